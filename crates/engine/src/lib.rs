@@ -1,0 +1,3 @@
+//! The use cases of Diaspore.
+
+pub mod api;

@@ -1,0 +1,1 @@
+//! diaspore-ledger
