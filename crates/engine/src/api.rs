@@ -79,7 +79,7 @@ impl fmt::Display for ETag {
 pub struct Idempotency {
     /// SHA-256 of tenant and token.
     pub key_hash: [u8; 32],
-    /// SHA-256 of what must not differ between retries besides the body: method, path, digests, metadata. The engine adds the body's own hash.
+    /// SHA-256 of what must not differ between retries besides the body: method, path, digests, metadata. The engine adds a hash of the body.
     pub request_hash: [u8; 32],
 }
 
@@ -96,6 +96,8 @@ pub struct PutOptions {
     pub length: Option<u64>,
     /// Declared SHA-256 of the body (`Content-Digest`, RFC 9530): another body is refused.
     pub sha256: Option<[u8; 32]>,
+    /// Compute and keep the SHA-256 even though none was declared (`Want-Content-Digest`).
+    pub want_sha256: bool,
     /// Condition on the current version.
     pub precondition: Precondition,
     /// Retry token.
@@ -113,8 +115,8 @@ pub struct BlobInfo {
     pub etag: ETag,
     /// Plain length in bytes.
     pub size: u64,
-    /// SHA-256 of the plain bytes.
-    pub sha256: [u8; 32],
+    /// SHA-256 of the plain bytes, when the upload declared or wanted it (docs/decisions/0004-chunking.md has the cost).
+    pub sha256: Option<[u8; 32]>,
     /// Media type.
     pub content_type: Option<String>,
     /// User metadata.
