@@ -1,0 +1,162 @@
+//! `metanode storage ...`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Subcommand};
+
+/// The two halves.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Storage {
+    /// The service that scatters, finds and repairs.
+    #[command(subcommand)]
+    Distributed(Distributed),
+    /// The clouds it scatters over.
+    #[command(subcommand)]
+    Providers(Providers),
+}
+
+/// `metanode storage distributed ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Distributed {
+    /// Make a home folder: configuration, master key, keyring. Running it again changes nothing.
+    Init(Init),
+    /// Run the service in the foreground until it is told to stop.
+    Start(Start),
+    /// State, providers, blocks, integrity, latency.
+    Status,
+    /// Throughput and failovers.
+    Metrics,
+    /// Totals of the audit log.
+    Audit,
+    /// What is not yet durable on all its domains.
+    Settle {
+        /// Wait until nothing is left.
+        #[arg(long)]
+        wait: bool,
+        /// Give up waiting after this many seconds (exit code 3).
+        #[arg(long, default_value_t = 600)]
+        timeout_s: u64,
+    },
+    /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
+    Recover(Recover),
+}
+
+/// `metanode storage distributed init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Provider names, by comma. A name that is also a preset (aws, gcp, minio, ...) uses it.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub(crate) providers: Vec<String>,
+    /// Survive the loss of this number less one providers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) replication_factor: u8,
+    /// At most this many providers hold one block.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=32))]
+    pub(crate) max_cloud_providers: u8,
+    /// Encrypt everything. `false` is refused unless --insecure is given too.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub(crate) encryption: bool,
+    /// Compress chunks where a probe says it pays.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub(crate) compression: bool,
+    /// Seal under a published key: for experiments, never for data.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Master key to use: FILE, fd:N or cred:NAME (32 bytes, raw or hex); default: a new one in the home folder.
+    #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+    pub(crate) master_key: Option<String>,
+}
+
+/// Where the service listens and which key it opens its keyring with.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Port of the HTTP API.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Address to listen on.
+    #[arg(long)]
+    pub(crate) listen: Option<IpAddr>,
+    /// Master key: FILE, fd:N or cred:NAME; default: from the configuration.
+    #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+    pub(crate) master_key: Option<String>,
+}
+
+/// `metanode storage distributed start`.
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    #[command(flatten)]
+    pub(crate) serve: Serve,
+    /// Keep the audit log. It is the commit log itself, so it cannot be off.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub(crate) audit_enabled: bool,
+    /// Keep keys and log recoverable from the providers. The commit log lives there, so it cannot be off.
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    pub(crate) backup_enabled: bool,
+}
+
+/// `metanode storage distributed recover`.
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Provider known to be dead for good; repeatable. Written into the log.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) declare_lost: Vec<String>,
+    /// Stay up and serve when recovered, instead of ending.
+    #[arg(long)]
+    pub(crate) serve: bool,
+    #[command(flatten)]
+    pub(crate) listen: Serve,
+}
+
+/// `metanode storage providers ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Providers {
+    /// Describe a provider account, and try it.
+    Configure(Box<Configure>),
+    /// The configured accounts.
+    List,
+}
+
+/// `metanode storage providers configure`.
+#[derive(Debug, Args)]
+pub(crate) struct Configure {
+    /// Region of the account named aws.
+    #[arg(long, value_name = "REGION")]
+    pub(crate) aws_region: Option<String>,
+    /// Region of the account named gcp.
+    #[arg(long, value_name = "REGION")]
+    pub(crate) gcp_region: Option<String>,
+    /// Region of the account named azure.
+    #[arg(long, value_name = "REGION")]
+    pub(crate) azure_region: Option<String>,
+    /// Account the flags below describe; made when missing.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Catalogue entry: aws, s3, minio, localstack, local, ...
+    #[arg(long, requires = "name")]
+    pub(crate) preset: Option<String>,
+    /// Region of the account.
+    #[arg(long, requires = "name")]
+    pub(crate) region: Option<String>,
+    /// Base URL of the S3 endpoint.
+    #[arg(long, requires = "name")]
+    pub(crate) endpoint: Option<String>,
+    /// Bucket that takes the shards.
+    #[arg(long, requires = "name")]
+    pub(crate) bucket: Option<String>,
+    /// Folder that takes the shards (preset local).
+    #[arg(long, requires = "name")]
+    pub(crate) path: Option<PathBuf>,
+    /// Failure domain; default: the vendor and account. An override is logged and shown as declared.
+    #[arg(long, requires = "name")]
+    pub(crate) domain: Option<String>,
+    /// File with the access key id; copied into the 0600 credentials file of the home folder.
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub(crate) access_key_file: Option<PathBuf>,
+    /// File with the secret access key; copied likewise.
+    #[arg(long, value_name = "FILE", requires = "name")]
+    pub(crate) secret_key_file: Option<PathBuf>,
+    /// Write, read back, list and delete a small object at each account afterwards.
+    #[arg(long)]
+    pub(crate) test: bool,
+}
