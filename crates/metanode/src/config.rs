@@ -1,0 +1,149 @@
+//! The configuration: `metanode.toml`, overruled by `DIASPORE_SERVICE__*` / `DIASPORE_POLICY__*`, overruled by flags.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use diaspore_policy::{AccountConfig, BuiltInProfiles, Catalogue, Profile, ProviderSpec, plan_geometry};
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Explain, Failure, Outcome};
+
+/// Schema of the file this program writes; a newer one is refused.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// Prefix of every environment variable.
+const PREFIX: &str = "DIASPORE_";
+
+/// What `metanode.toml` holds. No secret is among it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Schema of this file.
+    pub(crate) schema: u32,
+    /// Sealed under the published key: everybody can read everything. Set by `init --encryption false --insecure` only.
+    #[serde(default)]
+    pub(crate) insecure: bool,
+    /// The process.
+    #[serde(default)]
+    pub(crate) service: Service,
+    /// The promise.
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    /// The accounts.
+    #[serde(default)]
+    pub(crate) providers: Vec<AccountConfig>,
+}
+
+/// `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Service {
+    /// Address to listen on.
+    pub(crate) listen: IpAddr,
+    /// Port of the HTTP API.
+    pub(crate) port: u16,
+    /// Where the master key is: FILE, fd:N or cred:NAME; `master.key` in the home folder when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) master_key: Option<String>,
+    /// Longest wait for one provider while starting, in milliseconds.
+    pub(crate) probe_deadline_ms: u64,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self { listen: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9090, master_key: None, probe_deadline_ms: 10_000 }
+    }
+}
+
+impl Service {
+    /// Where to listen.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.listen, self.port)
+    }
+}
+
+/// `[policy]`: a named profile and what this deployment changes in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Policy {
+    /// Built-in profile it starts from.
+    pub(crate) profile: String,
+    /// Instead of the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replication_factor: Option<u8>,
+    /// Instead of the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_cloud_providers: Option<u8>,
+    /// Instead of the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) compression: Option<bool>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { profile: "default".to_owned(), replication_factor: None, max_cloud_providers: None, compression: None }
+    }
+}
+
+impl Policy {
+    /// The profile in force.
+    pub(crate) fn resolve(&self) -> Outcome<Profile> {
+        let built_in = BuiltInProfiles::load().explain(|| "the built-in policies are broken".to_owned())?;
+        let mut profile = built_in.get(&self.profile).map_err(|error| Failure::usage(error.to_string()))?.clone();
+        profile.replication_factor = self.replication_factor.unwrap_or(profile.replication_factor);
+        profile.max_cloud_providers = self.max_cloud_providers.unwrap_or(profile.max_cloud_providers);
+        profile.compression = self.compression.unwrap_or(profile.compression);
+        profile.check().map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(profile)
+    }
+}
+
+impl Config {
+    /// Reads the file and the environment.
+    pub(crate) fn load(path: &Path) -> Outcome<Self> {
+        if !path.exists() {
+            return Err(Failure::usage(format!("there is no configuration at {}", path.display()))
+                .hint("metanode storage distributed init --providers a,b,c makes one")
+                .hint("--home or DIASPORE_HOME says which home folder to use"));
+        }
+        let ours = |key: &figment::value::UncasedStr| key.starts_with("service__") || key.starts_with("policy__");
+        let config: Self = Figment::new()
+            .merge(Toml::file_exact(path))
+            .merge(Env::prefixed(PREFIX).filter(ours).split("__"))
+            .extract()
+            .map_err(|error| Failure::usage(format!("the configuration {} cannot be used: {error}", path.display())).hint("metanode config check"))?;
+        if config.schema > SCHEMA {
+            return Err(Failure::new(
+                crate::failure::Exit::Refused,
+                format!("{} has schema {}; this program knows up to {SCHEMA}", path.display(), config.schema),
+            )
+            .hint("run the newer program that wrote it"));
+        }
+        Ok(config)
+    }
+
+    /// The file's text.
+    pub(crate) fn to_toml(&self) -> Outcome<String> {
+        let plain = Figment::from(Serialized::defaults(self)).extract::<Self>().explain(|| "cannot render the configuration".to_owned())?;
+        let body = toml::to_string_pretty(&plain).explain(|| "cannot render the configuration".to_owned())?;
+        Ok(format!("# Written by metanode; yours to edit. Secrets live in credentials.toml and the master key.\n{body}"))
+    }
+
+    /// Every account completed from the catalogue, those the policy admits first checked for number.
+    pub(crate) fn specs(&self) -> Outcome<Vec<ProviderSpec>> {
+        let catalogue = Catalogue::built_in().explain(|| "the built-in provider catalogue is broken".to_owned())?;
+        self.providers.iter().map(|account| account.resolve(&catalogue).map_err(|error| Failure::usage(error.to_string()))).collect()
+    }
+
+    /// Refuses fewer domains than the policy needs, with the arithmetic.
+    pub(crate) fn check_domains(profile: &Profile, domains: usize) -> Outcome<diaspore_policy::GeometryPlan> {
+        plan_geometry(profile, domains, domains).map_err(|too_few| {
+            Failure::usage(too_few.to_string()).hint("a failure domain is one account at one vendor; two accounts at two vendors are two domains")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

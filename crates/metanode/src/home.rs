@@ -1,0 +1,94 @@
+//! The home folder: what lies where.
+//!
+//! ```text
+//! metanode.toml      configuration, without secrets
+//! master.key         32 bytes as hex, 0600 (unless the key lives elsewhere)
+//! credentials.toml   provider credentials, 0600
+//! operator.token     API key of the operator commands, 0600, written at the first start
+//! log.pub            public key of the audit log, for auditors
+//! data/              keyring and ledger: sealed, rebuildable with `recover`
+//! ```
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Explain, Failure, Outcome};
+
+/// Paths below one home folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Home {
+    root: PathBuf,
+    config: PathBuf,
+}
+
+impl Home {
+    /// The folder asked for, else `$STATE_DIRECTORY` (systemd), `$XDG_DATA_HOME/diaspore` or `~/.local/share/diaspore`.
+    pub(crate) fn find(asked: Option<&Path>, config: Option<&Path>) -> Outcome<Self> {
+        let by_convention = || {
+            let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+            set("STATE_DIRECTORY")
+                .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("diaspore")))
+                .or_else(|| set("HOME").map(|home| home.join(".local/share/diaspore")))
+        };
+        let root = asked.map(Path::to_path_buf).or_else(by_convention).ok_or_else(|| {
+            Failure::usage("no home folder: none of --home, DIASPORE_HOME, XDG_DATA_HOME and HOME is set").hint("give --home DIR")
+        })?;
+        let config = config.map_or_else(|| root.join("metanode.toml"), Path::to_path_buf);
+        Ok(Self { root, config })
+    }
+
+    /// Makes the folder and `data/`, both 0700.
+    pub(crate) fn create(&self) -> Outcome {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.data())
+            .explain(|| format!("cannot make {}", self.data().display()))
+    }
+
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Configuration.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Master key made by `init`.
+    pub(crate) fn master_key(&self) -> PathBuf {
+        self.root.join("master.key")
+    }
+
+    /// Provider credentials.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.root.join("credentials.toml")
+    }
+
+    /// API key of the operator.
+    pub(crate) fn operator_token(&self) -> PathBuf {
+        self.root.join("operator.token")
+    }
+
+    /// Public key of the log.
+    pub(crate) fn log_public_key(&self) -> PathBuf {
+        self.root.join("log.pub")
+    }
+
+    /// The service's own data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// Sealed keyring.
+    pub(crate) fn keyring(&self) -> PathBuf {
+        self.data().join("keyring")
+    }
+
+    /// Journal and ledger view.
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.data().join("ledger")
+    }
+}

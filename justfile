@@ -1,0 +1,46 @@
+# One entry per chore. `just --list` shows them; every line also works pasted into a shell.
+
+# What the build machine runs.
+test:
+    ./test
+
+# Formatting, lints, layers.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- --deny warnings
+    cargo xtask tidy
+
+fmt:
+    cargo fmt --all
+
+# Unit and integration tests of one package: `just unit diaspore-block`.
+unit PACKAGE:
+    cargo test --locked --package {{PACKAGE}}
+
+# Replays one simulated history and prints its trace hash: `just sim 42`.
+sim SEED:
+    DIASPORE_SIM_SEED={{SEED}} cargo test --locked --package diaspore-tests --test it -- --nocapture simulation
+
+# The pure crates on the reference engines alone.
+reference:
+    cargo test --locked --package diaspore-block --no-default-features
+
+# The main job over a real LocalStack (installed below target/ on first use).
+localstack:
+    tests/localstack/setup
+    cargo test --locked --package diaspore-tests --test it -- localstack
+
+# Six emulated clouds, half of them lost, every byte compared.
+quickstart *ARGS:
+    cargo run --release --locked -- quickstart {{ARGS}}
+
+bench *ARGS:
+    cargo bench --locked --package diaspore-benches {{ARGS}}
+
+# Licences, advisories, sources; needs cargo-deny.
+deny:
+    cargo deny --locked check
+
+# The API description as the server serves it is compared with a checked-in file by a test; this accepts a wanted change.
+accept-snapshots:
+    INSTA_UPDATE=always cargo test --locked --workspace
