@@ -1,0 +1,209 @@
+//! Keys: 32 bytes each, never cloned, printed or serialised, wiped when dropped.
+//!
+//! One purpose, one key: nothing is sealed under a key whose name does not say so. Only the keyring is sealed under the
+//! master key, so replacing the master key touches no block (DESIGN section 8).
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use hkdf::Hkdf;
+use rand::CryptoRng;
+use sha2::Sha256;
+use zeroize::Zeroize;
+
+use crate::codec::{Field, Reader};
+use crate::error::{BlockError, Result};
+use crate::id::{BucketId, ChunkId};
+
+mod keyring;
+pub use keyring::{Keyring, TenantKeys};
+
+macro_rules! secret_key {
+    ($($(#[$meta:meta])* $name:ident,)*) => {$(
+        $(#[$meta])*
+        #[derive(zeroize::ZeroizeOnDrop)]
+        #[expect(missing_debug_implementations, reason = "a key is never printed")]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// A fresh key.
+            pub fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+                let mut bytes = [0; 32];
+                rng.fill_bytes(&mut bytes);
+                Self(bytes)
+            }
+            /// The key with these bytes; the caller wipes its own copy.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+            /// The bare bytes: for sealing and for the keyring, nothing else.
+            pub const fn expose(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl Field for $name {
+            const MIN_LEN: usize = 32;
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.0);
+            }
+            fn take(reader: &mut Reader<'_>) -> Result<Self> {
+                Ok(Self(reader.array()?))
+            }
+        }
+    )*};
+}
+
+secret_key! {
+    /// Opens the keyring and nothing else.
+    MasterKey,
+    /// Seals shard headers and leaf lists.
+    HeaderKey,
+    /// Makes object names.
+    NameKey,
+    /// Seals claims and heads.
+    HeadKey,
+    /// Seals the service's own section of commit blocks: public parts and system records.
+    LogKey,
+    /// Seals the local journal and ledger.
+    LedgerKey,
+    /// Makes verifiers of API keys.
+    ApiKey,
+    /// Seals provider credentials at rest.
+    CredentialKey,
+    /// Seals one tenant's sections.
+    TenantKey,
+    /// Makes a tenant's bucket keys for chunk ids.
+    DedupKey,
+}
+
+impl ApiKey {
+    /// The verifier of an API key's secret: keyed BLAKE3, so that a stolen ledger does not give secrets away.
+    pub fn verifier(&self, secret: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.0, secret).as_bytes()
+    }
+}
+
+impl MasterKey {
+    /// The key that names keyring objects; recovery knows nothing but the master key.
+    pub fn keyring_name_key(&self) -> NameKey {
+        NameKey(derive(&self.0, b"diaspore/v1/keyring-names"))
+    }
+}
+
+impl DedupKey {
+    /// The chunk hasher of one bucket: equal chunks of different buckets have unrelated ids.
+    pub fn bucket(&self, bucket: &BucketId) -> ChunkHasher {
+        ChunkHasher(*blake3::keyed_hash(&self.0, bucket.as_bytes()).as_bytes())
+    }
+}
+
+/// Makes chunk ids of one bucket.
+#[derive(zeroize::ZeroizeOnDrop)]
+#[expect(missing_debug_implementations, reason = "a key is never printed")]
+pub struct ChunkHasher([u8; 32]);
+
+impl ChunkHasher {
+    /// Keyed BLAKE3 of the plain bytes of a chunk.
+    pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
+        ChunkId::from_bytes(*blake3::keyed_hash(&self.0, plain).as_bytes())
+    }
+
+    /// Keyed BLAKE3 of any bytes for another purpose in the same bucket, such as an idempotency key.
+    pub fn keyed(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&[0xff]).update(&u64::to_be_bytes(purpose.len() as u64)).update(purpose.as_bytes()).update(bytes);
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// HKDF-Expand-SHA-256 (RFC 5869) of a uniformly random key under a label.
+pub(crate) fn derive(key: &[u8; 32], label: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    expand(key, &[label], &mut out);
+    out
+}
+
+/// HKDF-Expand-SHA-256 into `out`, at most 255 * 32 bytes.
+pub(crate) fn expand(key: &[u8; 32], info: &[&[u8]], out: &mut [u8]) {
+    // Neither call can fail: the key is as long as the hash, and no caller asks for more than 76 bytes. If one ever
+    // did, `out` would stay zero and every commitment check would refuse it.
+    if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(key) {
+        let done = hkdf.expand_multi_info(info, out);
+        debug_assert!(done.is_ok(), "HKDF output too long");
+    }
+}
+
+/// The deployment's Ed25519 signing key: signs manifests, claims, heads and checkpoints.
+#[expect(missing_debug_implementations, reason = "a key is never printed")]
+pub struct LogIdentity(SigningKey);
+
+impl LogIdentity {
+    /// A fresh identity.
+    pub fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let identity = Self::from_bytes(&seed);
+        seed.zeroize();
+        identity
+    }
+
+    /// The identity with this seed (RFC 8032 private key).
+    pub fn from_bytes(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The seed: for the keyring, nothing else.
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// The public half.
+    pub fn public(&self) -> LogPublicKey {
+        LogPublicKey(self.0.verifying_key())
+    }
+
+    /// Ed25519 over `domain ‖ 0x00 ‖ message`. The zero byte keeps every domain apart from signed notes, which are text.
+    pub fn sign(&self, domain: &str, message: &[u8]) -> [u8; 64] {
+        self.0.sign(&separated(domain, message)).to_bytes()
+    }
+
+    /// Ed25519 over the bare text of a signed note.
+    pub(crate) fn sign_note(&self, text: &str) -> [u8; 64] {
+        self.0.sign(text.as_bytes()).to_bytes()
+    }
+}
+
+/// The public half of a [`LogIdentity`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogPublicKey(VerifyingKey);
+
+impl LogPublicKey {
+    /// From its 32 bytes (RFC 8032); refuses points that are not on the curve and weak keys.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self> {
+        match VerifyingKey::from_bytes(bytes) {
+            Ok(key) if !key.is_weak() => Ok(Self(key)),
+            _ => Err(BlockError::Malformed { what: "log public key" }),
+        }
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// Checks a signature made by [`LogIdentity::sign`], strictly (no malleable or small-order signature passes).
+    pub fn verify(&self, domain: &str, message: &[u8], signature: &[u8; 64], what: &'static str) -> Result<()> {
+        self.verify_bare(&separated(domain, message), signature, what)
+    }
+
+    pub(crate) fn verify_bare(&self, bytes: &[u8], signature: &[u8; 64], what: &'static str) -> Result<()> {
+        self.0.verify_strict(bytes, &Signature::from_bytes(signature)).map_err(|_| BlockError::NotAuthentic { what })
+    }
+}
+
+fn separated(domain: &str, message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(domain.len() + 1 + message.len());
+    bytes.extend_from_slice(domain.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(message);
+    bytes
+}

@@ -1,0 +1,227 @@
+//! The keyring: every random key of a deployment, sealed as one object under the master key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rand::CryptoRng;
+use zeroize::Zeroizing;
+
+use super::{ApiKey, CredentialKey, DedupKey, HeadKey, HeaderKey, LedgerKey, LogIdentity, LogKey, MasterKey, NameKey, TenantKey};
+use crate::codec::{Field, Reader};
+use crate::error::{BlockError, Result};
+use crate::id::{DeploymentId, KeyVersion, TenantId};
+use crate::limits::{KEYRING_GRAIN, MAX_KEYRING};
+use crate::seal::{Context, Salt, SealType, open_object, seal_object};
+
+const VERSION: u8 = 1;
+
+/// Every random key of a deployment.
+pub struct Keyring {
+    /// Which deployment; learned from the keyring in recovery.
+    pub deployment: DeploymentId,
+    /// Generation of this keyring, from 1. Each change makes the next; objects are write-once.
+    pub version: u64,
+    /// Shard headers and leaf lists.
+    pub header: HeaderKey,
+    /// Object names.
+    pub name: NameKey,
+    /// Claims and heads.
+    pub head: HeadKey,
+    /// The service's own section.
+    pub log: LogKey,
+    /// Journal and ledger.
+    pub ledger: LedgerKey,
+    /// API key verifiers.
+    pub api: ApiKey,
+    /// Provider credentials at rest.
+    pub credential: CredentialKey,
+    /// Signs manifests and checkpoints.
+    pub identity: LogIdentity,
+    /// Keys of every tenant that is not shredded.
+    pub tenants: BTreeMap<TenantId, TenantKeys>,
+}
+
+/// Keys of one tenant.
+pub struct TenantKeys {
+    /// Section keys, all generations still needed.
+    pub versions: BTreeMap<KeyVersion, TenantKey>,
+    /// The generation new sections use.
+    pub current: KeyVersion,
+    /// From which bucket keys are derived.
+    pub dedup: DedupKey,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TenantKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantKeys").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+impl TenantKeys {
+    /// Fresh keys, generation 1.
+    pub fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let current = KeyVersion(1);
+        Self { versions: BTreeMap::from([(current, TenantKey::draw(rng))]), current, dedup: DedupKey::draw(rng) }
+    }
+}
+
+impl Keyring {
+    /// Fresh keys for a new deployment, without tenants.
+    pub fn create(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self {
+            deployment: DeploymentId::draw(rng),
+            version: 1,
+            header: HeaderKey::draw(rng),
+            name: NameKey::draw(rng),
+            head: HeadKey::draw(rng),
+            log: LogKey::draw(rng),
+            ledger: LedgerKey::draw(rng),
+            api: ApiKey::draw(rng),
+            credential: CredentialKey::draw(rng),
+            identity: LogIdentity::draw(rng),
+            tenants: BTreeMap::new(),
+        }
+    }
+
+    /// The next generation of this keyring with one tenant more; fails if the tenant already has keys.
+    ///
+    /// The old keyring is consumed: two keyrings of one generation must not come to differ.
+    pub fn with_tenant(mut self, tenant: TenantId, keys: TenantKeys) -> Result<Self> {
+        if tenant == TenantId::SYSTEM || self.tenants.contains_key(&tenant) {
+            return Err(BlockError::Invalid { what: "tenant id for new keys" });
+        }
+        self.tenants.insert(tenant, keys);
+        self.version = self.version.saturating_add(1);
+        Ok(self)
+    }
+
+    /// A separate copy for a holder of its own, such as a rebuilt keyring in memory while the old one is still in use.
+    ///
+    /// Deliberate, unlike a `Clone` that an innocent `derive` would call.
+    pub fn duplicate(&self) -> Result<Self> {
+        let mut plain = Zeroizing::new(Vec::new());
+        self.put(&mut plain);
+        Self::take(&mut Reader::new(&plain, "keyring"))
+    }
+
+    /// Keys of a tenant.
+    pub fn tenant(&self, tenant: TenantId) -> Result<&TenantKeys> {
+        self.tenants.get(&tenant).ok_or(BlockError::KeyMissing { tenant, version: KeyVersion(0) })
+    }
+
+    /// The key of a section: the log key for the service itself, the tenant's key of that generation otherwise.
+    pub fn section_key(&self, tenant: TenantId, version: KeyVersion) -> Result<&[u8; 32]> {
+        if tenant == TenantId::SYSTEM {
+            return Ok(self.log.expose());
+        }
+        self.tenants
+            .get(&tenant)
+            .and_then(|keys| keys.versions.get(&version))
+            .map(TenantKey::expose)
+            .ok_or(BlockError::KeyMissing { tenant, version })
+    }
+
+    /// Seals the keyring under the master key: the object that every provider and the disk hold.
+    pub fn seal(&self, master: &MasterKey, salt: Salt) -> Result<Vec<u8>> {
+        let mut plain = Zeroizing::new(Vec::new());
+        self.put(&mut plain);
+        let padded = plain.len().next_multiple_of(KEYRING_GRAIN);
+        plain.resize(padded, 0);
+        if plain.len() > MAX_KEYRING {
+            return Err(BlockError::Invalid { what: "keyring size" });
+        }
+        seal_object(master.expose(), salt, &context(), &plain)
+    }
+
+    /// Opens a sealed keyring.
+    pub fn open(master: &MasterKey, sealed: &[u8]) -> Result<Self> {
+        let plain = Zeroizing::new(open_object(master.expose(), &context(), sealed, MAX_KEYRING, "keyring")?);
+        let mut reader = Reader::new(&plain, "keyring");
+        let keyring = Self::take(&mut reader)?;
+        if reader.remaining() >= KEYRING_GRAIN {
+            return Err(reader.malformed());
+        }
+        reader.zeros_to_end()?;
+        Ok(keyring)
+    }
+}
+
+/// Recovery knows neither deployment nor version before it opens the keyring, so the context names neither.
+fn context() -> Context {
+    Context::new(SealType::Keyring, DeploymentId::NIL)
+}
+
+impl Field for Keyring {
+    const MIN_LEN: usize = 1 + 16 + 8 + 8 * 32 + 4;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        self.deployment.put(out);
+        self.version.put(out);
+        self.header.put(out);
+        self.name.put(out);
+        self.head.put(out);
+        self.log.put(out);
+        self.ledger.put(out);
+        self.api.put(out);
+        self.credential.put(out);
+        self.identity.expose().put(out);
+        crate::codec::length(self.tenants.len()).put(out);
+        for (tenant, keys) in &self.tenants {
+            tenant.put(out);
+            keys.current.put(out);
+            keys.dedup.put(out);
+            crate::codec::length(keys.versions.len()).put(out);
+            for (version, key) in &keys.versions {
+                version.put(out);
+                key.put(out);
+            }
+        }
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self> {
+        let version = reader.value::<u8>()?;
+        if version != VERSION {
+            return Err(if version > VERSION { BlockError::Unsupported { what: "keyring", version } } else { reader.malformed() });
+        }
+        let mut keyring = Self {
+            deployment: reader.value()?,
+            version: reader.value()?,
+            header: reader.value()?,
+            name: reader.value()?,
+            head: reader.value()?,
+            log: reader.value()?,
+            ledger: reader.value()?,
+            api: reader.value()?,
+            credential: reader.value()?,
+            identity: LogIdentity::from_bytes(&reader.array()?),
+            tenants: BTreeMap::new(),
+        };
+        for _ in 0..reader.value::<u32>()? {
+            let tenant: TenantId = reader.value()?;
+            let current = reader.value()?;
+            let dedup = reader.value()?;
+            let mut versions = BTreeMap::new();
+            for _ in 0..reader.value::<u32>()? {
+                let version: KeyVersion = reader.value()?;
+                // Ascending order makes the encoding unique.
+                if versions.last_key_value().is_some_and(|(last, _)| *last >= version) {
+                    return Err(reader.malformed());
+                }
+                versions.insert(version, reader.value()?);
+            }
+            let ascending = keyring.tenants.last_key_value().is_none_or(|(last, _)| *last < tenant);
+            if !ascending || tenant == TenantId::SYSTEM || !versions.contains_key(&current) {
+                return Err(reader.malformed());
+            }
+            keyring.tenants.insert(tenant, TenantKeys { versions, current, dedup });
+        }
+        Ok(keyring)
+    }
+}

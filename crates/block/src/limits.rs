@@ -1,0 +1,52 @@
+//! Limits and constants of format version 1, in one place. Units are bytes unless the name says otherwise.
+
+/// Version of the block format this crate writes.
+pub const FORMAT_VERSION: u8 = 1;
+/// Longest shard object: header, body and sealed leaf list together.
+pub const MAX_SHARD_OBJECT: usize = 4 << 20;
+/// Shortest shard object; smaller ones are padded up to it.
+pub const MIN_SHARD_OBJECT: usize = 4096;
+/// Length of the sealed header in front of every shard.
+pub const HEADER_LEN: usize = 2048;
+/// log2 of the cell length.
+pub const CELL_LOG2: u8 = 16;
+/// Length of a cell, the leaf of the signed Merkle tree.
+pub const CELL_LEN: usize = 1 << CELL_LOG2;
+/// Coding and rebuilding run over columns of this many bytes per shard.
+pub const COLUMN_LEN: usize = 256 << 10;
+/// Most shards of a block.
+pub const MAX_SHARDS: u8 = 32;
+/// log2 of the segment length in bulk sections.
+pub const BULK_SEGMENT_LOG2: u8 = 16;
+/// log2 of the segment length in commit sections: a small read moves little.
+pub const COMMIT_SEGMENT_LOG2: u8 = 13;
+/// Shortest and longest segment, log2.
+pub const SEGMENT_LOG2_RANGE: std::ops::RangeInclusive<u8> = 9..=16;
+/// Most sections of a block, the service's own included.
+pub const MAX_SECTIONS: usize = 255;
+/// Most records of a commit block.
+pub const MAX_RECORDS: usize = 65_536;
+/// Longest encoded private part.
+pub const MAX_PRIVATE: usize = 1 << 20;
+/// Longest name of an object.
+pub const MAX_NAME: usize = 64;
+/// Longest id of a provider.
+pub const MAX_PROVIDER_ID: usize = 255;
+/// Longest blob key.
+pub const MAX_BLOB_KEY: usize = 1024;
+/// Most references in one content list before it moves into chunks of its own.
+pub const MAX_INLINE_REFS: usize = 512;
+/// Most references in one chunk of a content list.
+pub const MAX_LIST_REFS: usize = 4096;
+/// Longest sealed keyring, before sealing.
+pub const MAX_KEYRING: usize = 4 << 20;
+/// Keyrings are padded to a multiple of this.
+pub const KEYRING_GRAIN: usize = 4096;
+/// Longest claim or head, before sealing.
+pub const MAX_CLAIM: usize = 64 << 10;
+/// Claims and heads are padded to a multiple of this.
+pub const CLAIM_GRAIN: usize = 1024;
+/// Plain length of a compression frame.
+pub const FRAME_LEN: usize = 64 << 10;
+/// Longest chunk, plain.
+pub const MAX_CHUNK: usize = 4 << 20;

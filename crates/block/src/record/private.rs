@@ -1,0 +1,477 @@
+//! Private parts: one struct per kind, encoded as `version ‖ kind ‖ fields in order`.
+
+use crate::codec::{Field, Reader, fields, tags};
+use crate::error::{BlockError, Result};
+use crate::geometry::Geometry;
+use crate::id::{
+    Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, TenantId, Timestamp,
+    VersionId,
+};
+use crate::limits::{FORMAT_VERSION, MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, SEGMENT_LOG2_RANGE};
+use crate::manifest::CodeId;
+use crate::record::{Class, RecordKind};
+use crate::seal::{PREFIX_LEN, sealed_len};
+
+fields! {
+    /// A tenant exists.
+    pub struct TenantCreated {
+        /// Its id.
+        pub tenant: TenantId,
+        /// Its name, unique in the deployment.
+        pub name: String,
+    }
+}
+fields! {
+    /// A bucket exists.
+    pub struct BucketCreated {
+        /// Its id.
+        pub bucket: BucketId,
+        /// Its name, unique in the tenant.
+        pub name: String,
+        /// The tenant's key generation at that moment.
+        pub key_version: KeyVersion,
+    }
+}
+fields! {
+    /// A bucket is gone.
+    pub struct BucketDeleted {
+        /// Its id.
+        pub bucket: BucketId,
+        /// Its name.
+        pub name: String,
+    }
+}
+fields! {
+    /// A chunk of a blob, or of its content list.
+    pub struct ChunkRef {
+        /// Its id.
+        pub id: ChunkId,
+        /// Its plain length in bytes.
+        pub len: u32,
+    }
+}
+fields! {
+    /// What a blob consists of.
+    ///
+    /// Depth 0: the data chunks in order. Depth d > 0: chunks whose plain bytes, joined, are an encoded list of
+    /// [`ChunkRef`] of depth d - 1.
+    pub struct Content {
+        /// Levels of lists above the data.
+        pub depth: u8,
+        /// At most 512 references.
+        pub refs: Vec<ChunkRef>,
+    }
+}
+fields! {
+    /// An idempotency key and the request it was first used with.
+    pub struct Idempotency {
+        /// Keyed hash of principal and key.
+        pub key_hash: [u8; 32],
+        /// Keyed hash of the request.
+        pub request_hash: [u8; 32],
+    }
+}
+fields! {
+    /// A blob has a new version.
+    pub struct BlobPut {
+        /// Where.
+        pub bucket: BucketId,
+        /// Its name, byte-exact.
+        pub key: Vec<u8>,
+        /// The new version.
+        pub version: VersionId,
+        /// Plain length in bytes.
+        pub size: u64,
+        /// As the client gave it.
+        pub content_type: Option<String>,
+        /// As the client gave it, in order.
+        pub metadata: Vec<(String, String)>,
+        /// SHA-256 of the plain blob; shown only to those who may read it.
+        pub sha256: [u8; 32],
+        /// Random per version.
+        pub etag: [u8; 16],
+        /// What the write waited for.
+        pub class: Class,
+        /// Its chunks.
+        pub content: Content,
+        /// Set when the client sent an idempotency key.
+        pub idempotency: Option<Idempotency>,
+    }
+}
+fields! {
+    /// A blob is gone.
+    pub struct BlobDeleted {
+        /// Where.
+        pub bucket: BucketId,
+        /// Its name.
+        pub key: Vec<u8>,
+        /// The version that was current.
+        pub version: VersionId,
+        /// Set when the client sent an idempotency key.
+        pub idempotency: Option<Idempotency>,
+    }
+}
+
+tags! {
+    /// How a chunk's stored bytes are made from its plain bytes.
+    pub enum Encoding {
+        /// They are the plain bytes.
+        Raw = 0,
+        /// zstd frames of 64 KiB behind an offset table (module `compress`).
+        ZstdFramed = 1,
+    }
+}
+
+fields! {
+    /// Where a chunk lies in its block.
+    pub struct ChunkEntry {
+        /// The bucket it may be shared in.
+        pub bucket: BucketId,
+        /// Its id.
+        pub id: ChunkId,
+        /// Index of its section in the block.
+        pub section: u8,
+        /// Offset of its stored bytes in the section's plaintext.
+        pub offset: u32,
+        /// Length of its stored bytes.
+        pub stored_len: u32,
+        /// Length of its plain bytes.
+        pub plain_len: u32,
+        /// How the one becomes the other.
+        pub encoding: Encoding,
+    }
+}
+fields! {
+    /// Where a section lies in its block's payload and what opens it.
+    pub struct SectionInfo {
+        /// Whose key.
+        pub tenant: TenantId,
+        /// Which generation of it.
+        pub key_version: KeyVersion,
+        /// Offset of its sealed form in the payload.
+        pub offset: u32,
+        /// Length of its plaintext.
+        pub plain_len: u32,
+        /// log2 of its segment length.
+        pub seg_log2: u8,
+        /// Salt and commitment of its sealed form, so that one ranged request reads a segment.
+        pub prefix: [u8; PREFIX_LEN],
+    }
+}
+
+impl SectionInfo {
+    /// Length of the sealed form in bytes.
+    pub fn sealed_len(&self) -> u64 {
+        sealed_len(u64::from(self.plain_len), self.seg_log2.clamp(*SEGMENT_LOG2_RANGE.start(), *SEGMENT_LOG2_RANGE.end()))
+    }
+}
+
+fields! {
+    /// Where one shard lies.
+    pub struct Placement {
+        /// Index of the shard.
+        pub shard: u8,
+        /// The operator's name of the provider account.
+        pub provider: String,
+        /// Whether the provider acknowledged it.
+        pub acked: bool,
+    }
+}
+fields! {
+    /// A bulk block reached its class and may be named.
+    pub struct BulkAdded {
+        /// Which block.
+        pub block: BlockId,
+        /// Whose counter.
+        pub incarnation: IncarnationId,
+        /// Its index among the incarnation's bulk blocks.
+        pub counter: Counter,
+        /// Which coding.
+        pub attempt: Attempt,
+        /// Shards.
+        pub geometry: Geometry,
+        /// Code of the parity shards.
+        pub code: CodeId,
+        /// Bytes of the payload.
+        pub payload_len: u32,
+        /// Bytes of each shard.
+        pub shard_len: u32,
+        /// Root over the shard roots.
+        pub block_root: Hash32,
+        /// Root of every shard.
+        pub shard_roots: Vec<Hash32>,
+        /// Hash of the manifest.
+        pub manifest_hash: Hash32,
+        /// Where the shards are.
+        pub placements: Vec<Placement>,
+        /// Sections of the payload.
+        pub sections: Vec<SectionInfo>,
+        /// Chunks in them.
+        pub chunks: Vec<ChunkEntry>,
+    }
+}
+fields! {
+    /// An earlier commit block was released, and where its shards are.
+    pub struct CommitReleased {
+        /// Its position.
+        pub seq: Seq,
+        /// The attempt that counted.
+        pub attempt: Attempt,
+        /// Hash of its manifest.
+        pub manifest_hash: Hash32,
+        /// Where the shards are.
+        pub placements: Vec<Placement>,
+    }
+}
+fields! {
+    /// What became of the predecessors.
+    pub struct Decision {
+        /// The incarnation this one follows; none for the first.
+        pub predecessor: Option<(IncarnationId, Epoch)>,
+        /// Last valid position of the predecessor.
+        pub last_valid: Seq,
+        /// Leaves of the log at that position.
+        pub log_size: u64,
+        /// Root of the log at that position.
+        pub log_root: Hash32,
+        /// Blocks carried over: position, and counter under the new incarnation.
+        pub carried: Vec<(Seq, Counter)>,
+        /// Incarnations that claimed but never decided.
+        pub passed_over: Vec<IncarnationId>,
+        /// Domains the operator declared lost.
+        pub lost_declared: Vec<String>,
+        /// Positions whose acknowledged data may have been lost.
+        pub may_have_lost: Vec<Seq>,
+    }
+}
+fields! {
+    /// Positions an operator declared possibly lost.
+    pub struct MayHaveLost {
+        /// Which.
+        pub seqs: Vec<Seq>,
+        /// On whose word.
+        pub reason: String,
+    }
+}
+fields! {
+    /// A new generation of the keyring.
+    pub struct KeyringChanged {
+        /// Its number.
+        pub version: u64,
+        /// Why.
+        pub reason: String,
+    }
+}
+fields! {
+    /// An API key exists.
+    pub struct ApiKeyCreated {
+        /// Its id; its owner is the principal of what it does.
+        pub id: PrincipalId,
+        /// The tenant it acts for.
+        pub tenant: TenantId,
+        /// The operator's name for it.
+        pub name: String,
+        /// Keyed hash of its secret.
+        pub verifier: [u8; 32],
+        /// What it may do.
+        pub scopes: Vec<String>,
+        /// When it ends, if ever.
+        pub expires: Option<Timestamp>,
+    }
+}
+fields! {
+    /// An API key is revoked.
+    pub struct ApiKeyRevoked {
+        /// Its id.
+        pub id: PrincipalId,
+    }
+}
+fields! {
+    /// A provider was configured.
+    pub struct ProviderConfigured {
+        /// The operator's name of the account.
+        pub provider: String,
+        /// Its failure domain.
+        pub domain: String,
+        /// Whether the operator declared the domain against the preset.
+        pub domain_declared: bool,
+        /// What changed.
+        pub what: String,
+    }
+}
+fields! {
+    /// A policy was set.
+    pub struct PolicySet {
+        /// Its name.
+        pub profile: String,
+        /// Its text.
+        pub what: String,
+    }
+}
+fields! {
+    /// A blob was read.
+    pub struct BlobRead {
+        /// Where.
+        pub bucket: BucketId,
+        /// Its name.
+        pub key: Vec<u8>,
+        /// Which version.
+        pub version: VersionId,
+        /// Reads this record stands for.
+        pub count: u64,
+        /// Bytes they gave.
+        pub bytes: u64,
+    }
+}
+fields! {
+    /// Something was refused.
+    pub struct AccessDenied {
+        /// What was asked.
+        pub what: String,
+        /// Refusals this record stands for.
+        pub count: u64,
+    }
+}
+fields! {
+    /// Bytes failed verification.
+    pub struct IntegrityFault {
+        /// Whose.
+        pub provider: String,
+        /// What did not match.
+        pub what: String,
+        /// Which block, if it is known.
+        pub block: Option<BlockId>,
+        /// Faults this record stands for.
+        pub count: u64,
+    }
+}
+fields! {
+    /// A provider failed.
+    pub struct ProviderFault {
+        /// Which.
+        pub provider: String,
+        /// How.
+        pub what: String,
+        /// Faults this record stands for.
+        pub count: u64,
+    }
+}
+fields! {
+    /// Audit records were dropped under load.
+    pub struct AuditDropped {
+        /// How many.
+        pub count: u64,
+    }
+}
+fields! {
+    /// The log was exported.
+    pub struct AuditExported {
+        /// First leaf.
+        pub from: u64,
+        /// One past the last leaf.
+        pub to: u64,
+    }
+}
+fields! {
+    /// The service started.
+    pub struct ServiceStarted {
+        /// Which incarnation.
+        pub incarnation: IncarnationId,
+        /// Which build.
+        pub version: String,
+    }
+}
+fields! {
+    /// The service stopped in order.
+    pub struct ServiceStopped {
+        /// Which incarnation.
+        pub incarnation: IncarnationId,
+        /// Why.
+        pub reason: String,
+    }
+}
+
+macro_rules! private {
+    ($($variant:ident),* $(,)?) => {
+        /// The private part of a record. The kind of the record is its variant.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each variant is the struct of its name, documented there")]
+        pub enum Private { $($variant($variant),)* }
+
+        impl Private {
+            /// What the record says.
+            pub const fn kind(&self) -> RecordKind {
+                match self { $(Self::$variant(_) => RecordKind::$variant,)* }
+            }
+
+            /// `version ‖ kind ‖ fields`.
+            pub fn encode(&self) -> Vec<u8> {
+                let mut out = vec![FORMAT_VERSION, self.kind().to_u8()];
+                match self { $(Self::$variant(part) => part.put(&mut out),)* }
+                out
+            }
+
+            /// Decodes one private part; refuses trailing bytes and values outside the limits.
+            pub fn decode(bytes: &[u8]) -> Result<Self> {
+                let mut reader = Reader::new(bytes, "private part of a record");
+                let version: u8 = reader.value()?;
+                if version > FORMAT_VERSION {
+                    return Err(BlockError::Unsupported { what: "private part of a record", version });
+                }
+                let private = match reader.value()? {
+                    $(RecordKind::$variant => Self::$variant(reader.value()?),)*
+                };
+                if version != FORMAT_VERSION || !private.is_within_limits() {
+                    return Err(reader.malformed());
+                }
+                reader.finish()?;
+                Ok(private)
+            }
+        }
+
+        $(impl From<$variant> for Private {
+            fn from(part: $variant) -> Self {
+                Self::$variant(part)
+            }
+        })*
+    };
+}
+
+private! {
+    TenantCreated, BucketCreated, BucketDeleted, BlobPut, BlobDeleted, BulkAdded, CommitReleased, Decision, MayHaveLost,
+    KeyringChanged, ApiKeyCreated, ApiKeyRevoked, ProviderConfigured, PolicySet, BlobRead, AccessDenied, IntegrityFault,
+    ProviderFault, AuditDropped, AuditExported, ServiceStarted, ServiceStopped,
+}
+
+impl Private {
+    /// Numbers that later code multiplies, allocates or shifts by.
+    fn is_within_limits(&self) -> bool {
+        match self {
+            Self::BlobPut(put) => put.key.len() <= MAX_BLOB_KEY && put.content.refs.len() <= MAX_INLINE_REFS,
+            Self::BlobDeleted(deleted) => deleted.key.len() <= MAX_BLOB_KEY,
+            Self::BulkAdded(bulk) => {
+                bulk.shard_roots.len() == usize::from(bulk.geometry.n())
+                    && bulk.sections.iter().all(|section| section.is_within(bulk.payload_len))
+                    && bulk.chunks.iter().all(|chunk| chunk.is_within(&bulk.sections))
+            }
+            _ => true,
+        }
+    }
+}
+
+impl SectionInfo {
+    /// Whether the section lies inside a payload of this length.
+    pub(crate) fn is_within(&self, payload_len: u32) -> bool {
+        SEGMENT_LOG2_RANGE.contains(&self.seg_log2) && u64::from(self.offset) + self.sealed_len() <= u64::from(payload_len)
+    }
+}
+
+impl ChunkEntry {
+    /// Whether the chunk lies inside its section.
+    pub(crate) fn is_within(&self, sections: &[SectionInfo]) -> bool {
+        self.plain_len as usize <= MAX_CHUNK
+            && sections
+                .get(usize::from(self.section))
+                .is_some_and(|section| u64::from(self.offset) + u64::from(self.stored_len) <= u64::from(section.plain_len))
+    }
+}
