@@ -154,7 +154,8 @@ impl AccountConfig {
             let known = preset.regions.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(SpecError::UnknownRegion { name: self.name.clone(), region, known });
         }
-        let jurisdiction = self.jurisdiction.clone().or_else(|| known.map(|r| r.jurisdiction.clone())).unwrap_or_else(|| "unknown".to_owned());
+        let jurisdiction =
+            self.jurisdiction.clone().or_else(|| known.map(|r| r.jurisdiction.clone())).unwrap_or_else(|| "unknown".to_owned());
         let spec = ProviderSpec {
             domain: FailureDomain::new(&self.domain.clone().unwrap_or_else(|| format!("{}/{}", preset.vendor, self.name))),
             domain_declared: self.domain.is_some(),
@@ -305,7 +306,9 @@ pub enum SpecError {
         name: String,
     },
     /// No such preset.
-    #[error("provider {name}: no preset named {preset:?}; known are: {known}. Use preset \"s3\" with your own endpoint for any other S3 store")]
+    #[error(
+        "provider {name}: no preset named {preset:?}; known are: {known}. Use preset \"s3\" with your own endpoint for any other S3 store"
+    )]
     UnknownPreset {
         /// Account.
         name: ProviderId,

@@ -1,0 +1,150 @@
+//! One provider of the fleet: its store, its limits, its health, and the frame every request runs in.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_policy::ProviderSpec;
+use object_store::ObjectStore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::counters::Tally;
+use crate::deadline::Deadline;
+use crate::error::{ErrorKind, Operation, ProviderError};
+use crate::fleet::FleetOptions;
+use crate::health::{Monitor, Outcome};
+
+/// Bytes per permit of the byte limit.
+const GRAIN: u64 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) spec: ProviderSpec,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) tally: Tally,
+    pub(crate) monitor: Monitor,
+    requests: Semaphore,
+    bytes: Semaphore,
+    byte_permits: u32,
+}
+
+/// What a request is and what it moves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errand {
+    pub(crate) operation: Operation,
+    /// Most payload bytes in memory for it, either way.
+    pub(crate) bytes: u64,
+    pub(crate) deadline: Deadline,
+    /// Passes an open breaker.
+    pub(crate) forced: bool,
+}
+
+/// A finished request: its value and the latency that tells about the provider, if this one does.
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) latency: Option<Duration>,
+}
+
+pub(crate) type Failure = (ErrorKind, String);
+
+impl Member {
+    pub(crate) fn new(spec: ProviderSpec, store: Arc<dyn ObjectStore>, options: &FleetOptions) -> Self {
+        let byte_permits = permits(options.bytes_in_flight).max(1);
+        Self {
+            spec,
+            store,
+            tally: Tally::default(),
+            monitor: Monitor::new(options.breaker),
+            requests: Semaphore::new(usize::try_from(options.requests_in_flight.max(1)).unwrap_or(Semaphore::MAX_PERMITS)),
+            bytes: Semaphore::new(usize::try_from(byte_permits).unwrap_or(Semaphore::MAX_PERMITS)),
+            byte_permits,
+        }
+    }
+
+    /// Runs one request: waits for a slot, asks the breaker, sends, watches the deadline, keeps the books.
+    ///
+    /// `work` gets the instant at which the request must be over. Dropping the future ends the request and blames nobody.
+    pub(crate) async fn run<T, F, W>(&self, errand: Errand, work: W) -> Result<T, ProviderError>
+    where
+        W: FnOnce(Instant) -> F,
+        F: Future<Output = Result<Answer<T>, Failure>>,
+    {
+        let _slot = self.slot(errand).await?;
+        if !self.monitor.admit(errand.forced) {
+            self.tally.refused();
+            return Err(self.error(errand.operation, ErrorKind::CircuitOpen, "the circuit breaker is open".to_owned()));
+        }
+        let mut report = Report { member: self, outcome: Some(Outcome::Abandoned) };
+        self.tally.sent(errand.operation, if errand.operation == Operation::Put { errand.bytes } else { 0 });
+        let until = Instant::now() + errand.deadline.total;
+        let done = match timeout_at(until, work(until)).await {
+            Ok(done) => done,
+            Err(_) => Err((ErrorKind::Timeout, format!("no answer within {:?}", errand.deadline.total))),
+        };
+        match done {
+            Ok(Answer { value, latency }) => {
+                report.outcome = Some(Outcome::Good(latency));
+                Ok(value)
+            }
+            Err((kind, detail)) => {
+                report.outcome = Some(self.judge(kind, &detail));
+                Err(self.error(errand.operation, kind, detail))
+            }
+        }
+    }
+
+    pub(crate) fn error(&self, operation: Operation, kind: ErrorKind, detail: String) -> ProviderError {
+        ProviderError { provider: self.spec.id.clone(), operation, kind, detail }
+    }
+
+    /// Waits for a free request and enough free bytes; a request larger than the limit takes all of it.
+    async fn slot(&self, errand: Errand) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), ProviderError> {
+        let wanted = permits(errand.bytes).min(self.byte_permits);
+        let both = async { Ok::<_, tokio::sync::AcquireError>((self.bytes.acquire_many(wanted).await?, self.requests.acquire().await?)) };
+        match tokio::time::timeout(errand.deadline.total, both).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => {
+                self.tally.refused();
+                let detail = format!("no free slot within {:?}: raise the limits or lower the load", errand.deadline.total);
+                Err(self.error(errand.operation, ErrorKind::Busy, detail))
+            }
+        }
+    }
+
+    fn judge(&self, kind: ErrorKind, detail: &str) -> Outcome {
+        match kind {
+            ErrorKind::NotFound | ErrorKind::AlreadyExists => Outcome::Good(None),
+            ErrorKind::Full => {
+                self.tally.failed(kind);
+                Outcome::Full(detail.to_owned())
+            }
+            ErrorKind::Invalid => Outcome::Abandoned,
+            _ => {
+                self.tally.failed(kind);
+                Outcome::Failed(detail.to_owned())
+            }
+        }
+    }
+}
+
+fn permits(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(GRAIN)).unwrap_or(u32::MAX)
+}
+
+/// Tells the monitor how a request ended, also when its future is dropped half-way.
+struct Report<'a> {
+    member: &'a Member,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome.take()
+            && self.member.monitor.settle(outcome)
+        {
+            self.member.tally.opened();
+            tracing::warn!(provider = %self.member.spec.id, "provider is down: circuit breaker opened");
+        }
+    }
+}
