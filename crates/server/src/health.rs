@@ -1,0 +1,31 @@
+//! Is the process up, and does it serve?
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+use crate::router::App;
+
+/// Answer of a check that holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `up` or `ready`.
+    pub status: String,
+}
+
+/// Is the process up? Looks at nothing else.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "Up", body = Health)))]
+pub(crate) async fn alive() -> Json<Health> {
+    Json(Health { status: "up".to_owned() })
+}
+
+/// Does the service take reads and changes?
+#[utoipa::path(get, path = "/readyz", tag = "health",
+    responses((status = 200, description = "Ready", body = Health),
+        (status = 503, description = "`not_ready`, with the state", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
+    let state = app.engine.status().state;
+    if state == "active" { Ok(Json(Health { status: "ready".to_owned() })) } else { Err(Problem::not_ready(&state)) }
+}

@@ -1,0 +1,1 @@
+//! Handler tests over a running engine.
