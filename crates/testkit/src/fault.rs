@@ -32,14 +32,7 @@ pub enum Op {
 
 impl Op {
     /// Every kind, in the order of the counters.
-    pub const ALL: [Self; 6] = [
-        Self::Put,
-        Self::Get,
-        Self::Head,
-        Self::Delete,
-        Self::List,
-        Self::Other,
-    ];
+    pub const ALL: [Self; 6] = [Self::Put, Self::Get, Self::Head, Self::Delete, Self::List, Self::Other];
 
     const fn bit(self) -> u8 {
         1 << self as u8
@@ -161,15 +154,9 @@ pub enum When {
 
 impl When {
     /// With probability `p`, clamped to 0..=1.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to 0..=1e6 before the cast"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1e6 before the cast")]
     pub fn chance(p: f64) -> Self {
-        Self::Chance {
-            ppm: (p.clamp(0.0, 1.0) * 1e6).round() as u32,
-        }
+        Self::Chance { ppm: (p.clamp(0.0, 1.0) * 1e6).round() as u32 }
     }
 }
 
@@ -187,29 +174,17 @@ pub struct Fault {
 impl Fault {
     /// The misbehaviour at every request.
     pub const fn always(what: Misbehaviour) -> Self {
-        Self {
-            what,
-            ops: Ops::ALL,
-            when: When::Always,
-        }
+        Self { what, ops: Ops::ALL, when: When::Always }
     }
 
     /// The misbehaviour at the next `count` matching requests.
     pub const fn next(what: Misbehaviour, count: u64) -> Self {
-        Self {
-            what,
-            ops: Ops::ALL,
-            when: When::Next(count),
-        }
+        Self { what, ops: Ops::ALL, when: When::Next(count) }
     }
 
     /// The misbehaviour with probability `p`.
     pub fn chance(what: Misbehaviour, p: f64) -> Self {
-        Self {
-            what,
-            ops: Ops::ALL,
-            when: When::chance(p),
-        }
+        Self { what, ops: Ops::ALL, when: When::chance(p) }
     }
 
     /// The same, for these operations only.
@@ -253,9 +228,7 @@ impl FaultPlan {
 
     /// Whether connections are refused outright.
     pub fn is_down(&self) -> bool {
-        self.faults.iter().any(|fault| {
-            fault.what == Misbehaviour::Down && fault.when == When::Always && fault.ops == Ops::ALL
-        })
+        self.faults.iter().any(|fault| fault.what == Misbehaviour::Down && fault.when == When::Always && fault.ops == Ops::ALL)
     }
 
     /// What happens to the next request of kind `op`: draws from `rng` and counts down [`When::Next`].
@@ -286,17 +259,13 @@ impl FaultPlan {
 
 impl From<Fault> for FaultPlan {
     fn from(fault: Fault) -> Self {
-        Self {
-            faults: vec![fault],
-        }
+        Self { faults: vec![fault] }
     }
 }
 
 impl FromIterator<Fault> for FaultPlan {
     fn from_iter<I: IntoIterator<Item = Fault>>(faults: I) -> Self {
-        Self {
-            faults: faults.into_iter().collect(),
-        }
+        Self { faults: faults.into_iter().collect() }
     }
 }
 
@@ -375,31 +344,19 @@ pub enum Tamper {
 impl Effect {
     fn draw<R: Rng + ?Sized>(what: Misbehaviour, rng: &mut R) -> Self {
         match what {
-            Misbehaviour::Latency { fixed, jitter } => {
-                Self::Delay(fixed.saturating_add(fraction(jitter, rng)))
-            }
+            Misbehaviour::Latency { fixed, jitter } => Self::Delay(fixed.saturating_add(fraction(jitter, rng))),
             Misbehaviour::Bandwidth { bytes_per_s } => Self::Throttle(bytes_per_s.max(1)),
             Misbehaviour::ErrorBefore => Self::Before(Stop::Error),
             Misbehaviour::ErrorAfter => Self::After(Stop::Error),
             Misbehaviour::Reset => {
                 let draw = rng.next_u64();
-                if draw & 1 == 0 {
-                    Self::Before(Stop::Reset)
-                } else {
-                    Self::Body(Tamper::Reset(part(draw >> 1)))
-                }
+                if draw & 1 == 0 { Self::Before(Stop::Reset) } else { Self::Body(Tamper::Reset(part(draw >> 1))) }
             }
             Misbehaviour::Freeze => Self::Before(Stop::Frozen),
             Misbehaviour::FreezeMidBody => Self::Body(Tamper::Freeze(part(rng.next_u64()))),
-            Misbehaviour::Drip { bytes, every } => Self::Drip {
-                bytes: bytes.max(1),
-                every,
-            },
+            Misbehaviour::Drip { bytes, every } => Self::Drip { bytes: bytes.max(1), every },
             Misbehaviour::Truncate => Self::Body(Tamper::Truncate(part(rng.next_u64()))),
-            Misbehaviour::Flip { bits } => Self::Body(Tamper::Flip {
-                bits,
-                seed: rng.next_u64(),
-            }),
+            Misbehaviour::Flip { bits } => Self::Body(Tamper::Flip { bits, seed: rng.next_u64() }),
             Misbehaviour::Swap => Self::Swap(rng.next_u64()),
             Misbehaviour::RollBack => Self::RollBack,
             Misbehaviour::StaleList { behind } => Self::Stale(behind),
@@ -420,11 +377,7 @@ fn part(draw: u64) -> u16 {
 fn fraction<R: Rng + ?Sized>(of: Duration, rng: &mut R) -> Duration {
     let nanos = u64::try_from(of.as_nanos()).unwrap_or(u64::MAX);
     let draw = rng.next_u64();
-    Duration::from_nanos(if nanos == u64::MAX {
-        draw
-    } else {
-        draw % (nanos + 1)
-    })
+    Duration::from_nanos(if nanos == u64::MAX { draw } else { draw % (nanos + 1) })
 }
 
 /// The effects on one request, folded: what to do at each station on its way.
@@ -531,10 +484,7 @@ pub fn flips(bits: u32, seed: u64, len: u64) -> Vec<(u64, u8)> {
             place = (place + 1) % total;
         }
     }
-    places
-        .into_iter()
-        .map(|place| (place / 8, 1 << (place % 8)))
-        .collect()
+    places.into_iter().map(|place| (place / 8, 1 << (place % 8))).collect()
 }
 
 #[cfg(test)]

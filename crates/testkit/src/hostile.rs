@@ -72,10 +72,7 @@ pub struct HostileStore {
 
 impl fmt::Debug for HostileStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostileStore")
-            .field("name", &self.name)
-            .field("objects", &self.lock().objects.len())
-            .finish_non_exhaustive()
+        f.debug_struct("HostileStore").field("name", &self.name).field("objects", &self.lock().objects.len()).finish_non_exhaustive()
     }
 }
 
@@ -146,19 +143,12 @@ impl HostileStore {
     /// Paths and bytes of everything stored now, in order of path.
     pub fn objects(&self) -> Vec<(String, Bytes)> {
         let state = self.settled();
-        state
-            .objects
-            .iter()
-            .map(|(key, object)| (key.clone(), object.bytes.clone()))
-            .collect()
+        state.objects.iter().map(|(key, object)| (key.clone(), object.bytes.clone())).collect()
     }
 
     /// The stored bytes at `path`, if any: what is really there, not what a request would be told.
     pub fn peek(&self, path: &str) -> Option<Bytes> {
-        self.settled()
-            .objects
-            .get(path)
-            .map(|object| object.bytes.clone())
+        self.settled().objects.get(path).map(|object| object.bytes.clone())
     }
 
     /// Replaces what is stored at `path`, or removes it: damage at rest, outside any request and its trace.
@@ -244,14 +234,7 @@ impl State {
         self.tags += 1;
         let tag = self.tags;
         let before = match bytes {
-            Some(bytes) => self.objects.insert(
-                key.to_owned(),
-                Object {
-                    bytes,
-                    tag,
-                    at: now,
-                },
-            ),
+            Some(bytes) => self.objects.insert(key.to_owned(), Object { bytes, tag, at: now }),
             None => self.objects.remove(key),
         };
         self.recent.note(key, before);

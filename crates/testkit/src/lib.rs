@@ -25,9 +25,9 @@
 pub mod fault;
 pub mod hostile;
 mod recent;
-//S3MOD
+pub mod s3;
 
 pub use fault::{Fault, FaultPlan, Misbehaviour, Op, Ops, ParseFaultError, When};
 pub use hostile::HostileStore;
 pub use recent::RECENT_CHANGES;
-//S3USE{Counters, EmulatorConfig, EmulatorHandle};
+pub use s3::{Counters, EmulatorConfig, EmulatorHandle};

@@ -22,9 +22,7 @@ pub(crate) struct Recent<M> {
 
 impl<M> Default for Recent<M> {
     fn default() -> Self {
-        Self {
-            changes: VecDeque::new(),
-        }
+        Self { changes: VecDeque::new() }
     }
 }
 
@@ -34,10 +32,7 @@ impl<M> Recent<M> {
         if self.changes.len() >= RECENT_CHANGES {
             self.changes.pop_front();
         }
-        self.changes.push_back(Change {
-            key: key.to_owned(),
-            before,
-        });
+        self.changes.push_back(Change { key: key.to_owned(), before });
     }
 
     /// The last `behind` changes, newest first: undoing them in this order gives the older state.
@@ -48,18 +43,9 @@ impl<M> Recent<M> {
 
     /// A recently changed key other than `key`, chosen by `draw`.
     pub(crate) fn other(&self, key: &str, draw: u64) -> Option<&str> {
-        let others: Vec<&str> = self
-            .changes
-            .iter()
-            .map(|change| change.key.as_str())
-            .filter(|other| *other != key)
-            .collect();
-        let count = u64::try_from(others.len())
-            .ok()
-            .filter(|count| *count > 0)?;
-        others
-            .get(usize::try_from(draw % count).unwrap_or(0))
-            .copied()
+        let others: Vec<&str> = self.changes.iter().map(|change| change.key.as_str()).filter(|other| *other != key).collect();
+        let count = u64::try_from(others.len()).ok().filter(|count| *count > 0)?;
+        others.get(usize::try_from(draw % count).unwrap_or(0)).copied()
     }
 
     /// Forgets everything.

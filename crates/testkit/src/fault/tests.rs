@@ -15,10 +15,7 @@ fn next_strikes_exactly_so_often_and_only_its_operations() {
     let mut rng = rng(1);
     assert!(plan.decide(Op::Get, &mut rng).is_empty());
     for _ in 0..2 {
-        assert_eq!(
-            plan.decide(Op::Put, &mut rng),
-            [Effect::Before(Stop::Error)]
-        );
+        assert_eq!(plan.decide(Op::Put, &mut rng), [Effect::Before(Stop::Error)]);
     }
     assert!(plan.decide(Op::Put, &mut rng).is_empty());
 }
@@ -28,9 +25,7 @@ fn chance_is_about_right_and_one_seed_gives_one_sequence() {
     let run = |seed| {
         let mut plan = FaultPlan::from(Fault::chance(Misbehaviour::Swap, 0.25));
         let mut rng = rng(seed);
-        (0..4000)
-            .map(|_| plan.decide(Op::Get, &mut rng))
-            .collect::<Vec<_>>()
+        (0..4000).map(|_| plan.decide(Op::Get, &mut rng)).collect::<Vec<_>>()
     };
     let struck = run(7).iter().filter(|effects| !effects.is_empty()).count();
     assert!((800..1200).contains(&struck), "{struck}");
@@ -52,16 +47,7 @@ fn plans_survive_their_text_form() {
 
 #[test]
 fn bad_text_is_refused_with_the_line() {
-    for bad in [
-        "explode",
-        "flip",
-        "flip x",
-        "latency 3 4",
-        "swap on walk",
-        "swap chance 2",
-        "swap next",
-        "swap now",
-    ] {
+    for bad in ["explode", "flip", "flip x", "latency 3 4", "swap on walk", "swap chance 2", "swap next", "swap now"] {
         let error = bad.parse::<FaultPlan>().unwrap_err().to_string();
         assert!(error.contains(bad), "{error}");
     }

@@ -24,11 +24,7 @@ impl FromStr for FaultPlan {
     type Err = ParseFaultError;
 
     fn from_str(text: &str) -> Result<Self, ParseFaultError> {
-        text.split(['\n', ';'])
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(Fault::from_str)
-            .collect()
+        text.split(['\n', ';']).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(Fault::from_str).collect()
     }
 }
 
@@ -36,10 +32,7 @@ impl FromStr for Fault {
     type Err = ParseFaultError;
 
     fn from_str(line: &str) -> Result<Self, ParseFaultError> {
-        parse(line).map_err(|problem| ParseFaultError {
-            line: line.trim().to_owned(),
-            problem,
-        })
+        parse(line).map_err(|problem| ParseFaultError { line: line.trim().to_owned(), problem })
     }
 }
 
@@ -68,47 +61,32 @@ fn parse(line: &str) -> Result<Fault, String> {
 
 fn misbehaviour(name: &str, words: &mut SplitWhitespace<'_>) -> Result<Misbehaviour, String> {
     Ok(match name {
-        "latency" => Misbehaviour::Latency {
-            fixed: duration(words.next())?,
-            jitter: duration(words.next())?,
-        },
-        "bandwidth" => Misbehaviour::Bandwidth {
-            bytes_per_s: number(words.next())?,
-        },
+        "latency" => Misbehaviour::Latency { fixed: duration(words.next())?, jitter: duration(words.next())? },
+        "bandwidth" => Misbehaviour::Bandwidth { bytes_per_s: number(words.next())? },
         "error-before" => Misbehaviour::ErrorBefore,
         "error-after" => Misbehaviour::ErrorAfter,
         "reset" => Misbehaviour::Reset,
         "freeze" => Misbehaviour::Freeze,
         "freeze-mid-body" => Misbehaviour::FreezeMidBody,
-        "drip" => Misbehaviour::Drip {
-            bytes: number(words.next())?,
-            every: duration(words.next())?,
-        },
+        "drip" => Misbehaviour::Drip { bytes: number(words.next())?, every: duration(words.next())? },
         "truncate" => Misbehaviour::Truncate,
-        "flip" => Misbehaviour::Flip {
-            bits: number(words.next())?,
-        },
+        "flip" => Misbehaviour::Flip { bits: number(words.next())? },
         "swap" => Misbehaviour::Swap,
         "roll-back" => Misbehaviour::RollBack,
-        "stale-list" => Misbehaviour::StaleList {
-            behind: number(words.next())?,
-        },
+        "stale-list" => Misbehaviour::StaleList { behind: number(words.next())? },
         "dropped-write" => Misbehaviour::DroppedWrite,
         "endless-body" => Misbehaviour::EndlessBody,
         "down" => Misbehaviour::Down,
         "full" => Misbehaviour::Full,
         "denied" => Misbehaviour::Denied,
-        "land-late" => Misbehaviour::LandLate {
-            within: duration(words.next())?,
-        },
+        "land-late" => Misbehaviour::LandLate { within: duration(words.next())? },
         other => return Err(format!("no misbehaviour is called `{other}`")),
     })
 }
 
 fn number<T: FromStr>(word: Option<&str>) -> Result<T, String> {
     let word = word.ok_or("a number is missing")?;
-    word.parse()
-        .map_err(|_| format!("`{word}` is no number that fits"))
+    word.parse().map_err(|_| format!("`{word}` is no number that fits"))
 }
 
 fn duration(word: Option<&str>) -> Result<Duration, String> {
@@ -124,12 +102,7 @@ fn duration(word: Option<&str>) -> Result<Duration, String> {
 fn operations(list: &str) -> Result<Ops, String> {
     let ops: Result<Vec<Op>, String> = list
         .split(',')
-        .map(|name| {
-            Op::ALL
-                .into_iter()
-                .find(|op| op.name() == name)
-                .ok_or_else(|| format!("no operation is called `{name}`"))
-        })
+        .map(|name| Op::ALL.into_iter().find(|op| op.name() == name).ok_or_else(|| format!("no operation is called `{name}`")))
         .collect();
     Ok(Ops::of(&ops?))
 }
@@ -147,11 +120,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)?;
         if self.ops != Ops::ALL {
-            let names: Vec<&str> = Op::ALL
-                .into_iter()
-                .filter(|op| self.ops.contains(*op))
-                .map(Op::name)
-                .collect();
+            let names: Vec<&str> = Op::ALL.into_iter().filter(|op| self.ops.contains(*op)).map(Op::name).collect();
             write!(f, " on {}", names.join(","))?;
         }
         match self.when {
@@ -166,12 +135,7 @@ impl fmt::Display for Misbehaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Latency { fixed, jitter } => {
-                write!(
-                    f,
-                    "latency {}us {}us",
-                    fixed.as_micros(),
-                    jitter.as_micros()
-                )
+                write!(f, "latency {}us {}us", fixed.as_micros(), jitter.as_micros())
             }
             Self::Bandwidth { bytes_per_s } => write!(f, "bandwidth {bytes_per_s}"),
             Self::ErrorBefore => f.write_str("error-before"),

@@ -11,9 +11,8 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload,
-    ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::{HostileStore, Late, Object, Objects, Outcome};
@@ -29,18 +28,12 @@ const STEP_LEN: usize = 64 * 1024;
 struct Trouble(&'static str);
 
 fn trouble(text: &'static str) -> Error {
-    Error::Generic {
-        store: "hostile",
-        source: Box::new(Trouble(text)),
-    }
+    Error::Generic { store: "hostile", source: Box::new(Trouble(text)) }
 }
 
 fn stopped(stop: Stop, path: &str) -> Error {
     match stop {
-        Stop::Denied => Error::PermissionDenied {
-            path: path.to_owned(),
-            source: Box::new(Trouble("403 AccessDenied")),
-        },
+        Stop::Denied => Error::PermissionDenied { path: path.to_owned(), source: Box::new(Trouble("403 AccessDenied")) },
         Stop::Error => trouble("500 InternalError"),
         Stop::Full => trouble("507 InsufficientStorage"),
         Stop::Refused => trouble("connection refused"),
@@ -49,10 +42,7 @@ fn stopped(stop: Stop, path: &str) -> Error {
 }
 
 fn not_found(path: &str) -> Error {
-    Error::NotFound {
-        path: path.to_owned(),
-        source: Box::new(Trouble("404 NoSuchKey")),
-    }
+    Error::NotFound { path: path.to_owned(), source: Box::new(Trouble("404 NoSuchKey")) }
 }
 
 fn tag_text(tag: u64) -> String {
@@ -121,13 +111,7 @@ impl HostileStore {
         }
     }
 
-    async fn write(
-        &self,
-        op: Op,
-        path: &str,
-        bytes: Option<Bytes>,
-        mode: &PutMode,
-    ) -> Result<PutResult> {
+    async fn write(&self, op: Op, path: &str, bytes: Option<Bytes>, mode: &PutMode) -> Result<PutResult> {
         let course = self.decide(op);
         let len = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         self.approach(op, path, len, &course).await?;
@@ -137,13 +121,7 @@ impl HostileStore {
                 let mut state = self.settled();
                 state.tags += 1;
                 let order = state.tags;
-                state.late.push(Late {
-                    due,
-                    order,
-                    key: path.to_owned(),
-                    bytes,
-                    create: matches!(mode, PutMode::Create),
-                });
+                state.late.push(Late { due, order, key: path.to_owned(), bytes, create: matches!(mode, PutMode::Create) });
             }
             self.note(op, path, len, Outcome::OnItsWay);
             return pending().await;
@@ -224,13 +202,7 @@ impl HostileStore {
         })
     }
 
-    fn resolve(
-        &self,
-        op: Op,
-        path: &str,
-        range: Option<&GetRange>,
-        size: u64,
-    ) -> Result<Range<u64>> {
+    fn resolve(&self, op: Op, path: &str, range: Option<&GetRange>, size: u64) -> Result<Range<u64>> {
         let Some(range) = range else {
             return Ok(0..size);
         };
@@ -249,11 +221,7 @@ impl HostileStore {
         self.approach(Op::List, &start, 0, &course).await?;
         let (found, lie) = {
             let state = self.settled();
-            let shown = if course.roll_back {
-                state.snapshot.clone()
-            } else {
-                state.stale(course.stale)
-            };
+            let shown = if course.roll_back { state.snapshot.clone() } else { state.stale(course.stale) };
             let honest: Vec<ObjectMeta> = below(&state.objects, &start);
             let found = below(&shown, &start);
             let lie = honest != found;
@@ -261,30 +229,17 @@ impl HostileStore {
         };
         let count = found.len() as u64;
         self.depart(Op::List, &start, count, &course).await?;
-        self.note(
-            Op::List,
-            &start,
-            count,
-            if lie { Outcome::Lie } else { Outcome::Ok },
-        );
+        self.note(Op::List, &start, count, if lie { Outcome::Lie } else { Outcome::Ok });
         Ok(found)
     }
 }
 
 fn below(objects: &Objects, start: &str) -> Vec<ObjectMeta> {
-    objects
-        .range(start.to_owned()..)
-        .take_while(|(key, _)| key.starts_with(start))
-        .map(|(key, object)| meta(key, object))
-        .collect()
+    objects.range(start.to_owned()..).take_while(|(key, _)| key.starts_with(start)).map(|(key, object)| meta(key, object)).collect()
 }
 
 fn put_result(tag: u64) -> PutResult {
-    PutResult {
-        e_tag: Some(tag_text(tag)),
-        version: None,
-        extensions: http::Extensions::new(),
-    }
+    PutResult { e_tag: Some(tag_text(tag)), version: None, extensions: http::Extensions::new() }
 }
 
 fn permitted(objects: &Objects, path: &str, mode: &PutMode) -> Result<()> {
@@ -292,19 +247,15 @@ fn permitted(objects: &Objects, path: &str, mode: &PutMode) -> Result<()> {
     match mode {
         PutMode::Overwrite => Ok(()),
         PutMode::Create if present.is_none() => Ok(()),
-        PutMode::Create => Err(Error::AlreadyExists {
-            path: path.to_owned(),
-            source: Box::new(Trouble("412 PreconditionFailed: the object exists")),
-        }),
+        PutMode::Create => {
+            Err(Error::AlreadyExists { path: path.to_owned(), source: Box::new(Trouble("412 PreconditionFailed: the object exists")) })
+        }
         PutMode::Update(version) => {
             let tag = present.map(|object| tag_text(object.tag));
             if tag.is_some() && tag == version.e_tag {
                 return Ok(());
             }
-            Err(Error::Precondition {
-                path: path.to_owned(),
-                source: Box::new(Trouble("412 PreconditionFailed: another version")),
-            })
+            Err(Error::Precondition { path: path.to_owned(), source: Box::new(Trouble("412 PreconditionFailed: another version")) })
         }
     }
 }
@@ -371,43 +322,25 @@ fn payload(payload: PutPayload) -> Bytes {
 
 #[async_trait]
 impl ObjectStore for HostileStore {
-    async fn put_opts(
-        &self,
-        to: &Path,
-        data: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
-        self.write(Op::Put, to.as_ref(), Some(payload(data)), &options.mode)
-            .await
+    async fn put_opts(&self, to: &Path, data: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.write(Op::Put, to.as_ref(), Some(payload(data)), &options.mode).await
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _to: &Path,
-        _options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented {
-            operation: "put_multipart".to_owned(),
-            implementer: self.to_string(),
-        })
+    async fn put_multipart_opts(&self, _to: &Path, _options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(Error::NotImplemented { operation: "put_multipart".to_owned(), implementer: self.to_string() })
     }
 
     async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
         self.read(from.as_ref(), options).await
     }
 
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
         paths
             .and_then(move |path| {
                 let store = store.clone();
                 async move {
-                    store
-                        .write(Op::Delete, path.as_ref(), None, &PutMode::Overwrite)
-                        .await?;
+                    store.write(Op::Delete, path.as_ref(), None, &PutMode::Overwrite).await?;
                     Ok(path)
                 }
             })
@@ -418,10 +351,7 @@ impl ObjectStore for HostileStore {
         let store = self.clone();
         let prefix = prefix.cloned();
         let found = async move { store.listing(prefix.as_ref()).await };
-        stream::once(found)
-            .map_ok(|found| stream::iter(found.into_iter().map(Ok)))
-            .try_flatten()
-            .boxed()
+        stream::once(found).map_ok(|found| stream::iter(found.into_iter().map(Ok))).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -442,19 +372,11 @@ impl ObjectStore for HostileStore {
                 common_prefixes.push(child);
             }
         }
-        Ok(ListResult {
-            common_prefixes,
-            objects,
-            extensions: http::Extensions::new(),
-        })
+        Ok(ListResult { common_prefixes, objects, extensions: http::Extensions::new() })
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let bytes = self
-            .read(from.as_ref(), GetOptions::default())
-            .await?
-            .bytes()
-            .await?;
+        let bytes = self.read(from.as_ref(), GetOptions::default()).await?.bytes().await?;
         let mode = match options.mode {
             CopyMode::Overwrite => PutMode::Overwrite,
             CopyMode::Create => PutMode::Create,

@@ -17,10 +17,7 @@ fn store(seed: u64) -> HostileStore {
 }
 
 async fn put(store: &HostileStore, path: &str, bytes: &'static [u8]) -> Result<(), Error> {
-    store
-        .put(&Path::from(path), PutPayload::from_static(bytes))
-        .await
-        .map(drop)
+    store.put(&Path::from(path), PutPayload::from_static(bytes)).await.map(drop)
 }
 
 async fn get(store: &HostileStore, path: &str) -> Result<Bytes, Error> {
@@ -29,22 +26,12 @@ async fn get(store: &HostileStore, path: &str) -> Result<Bytes, Error> {
 
 async fn create(store: &HostileStore, path: &str, bytes: &'static [u8]) -> Result<(), Error> {
     let options = PutOptions::from(PutMode::Create);
-    store
-        .put_opts(&Path::from(path), PutPayload::from_static(bytes), options)
-        .await
-        .map(drop)
+    store.put_opts(&Path::from(path), PutPayload::from_static(bytes), options).await.map(drop)
 }
 
 async fn names(store: &HostileStore, prefix: &str) -> Vec<String> {
-    let found: Vec<_> = store
-        .list(Some(&Path::from(prefix)))
-        .try_collect()
-        .await
-        .unwrap();
-    found
-        .into_iter()
-        .map(|meta| meta.location.to_string())
-        .collect()
+    let found: Vec<_> = store.list(Some(&Path::from(prefix))).try_collect().await.unwrap();
+    found.into_iter().map(|meta| meta.location.to_string()).collect()
 }
 
 const SHORT: Duration = Duration::from_secs(5);
@@ -74,25 +61,16 @@ async fn errors_before_and_after_differ_in_effect() {
     store.set_faults(Fault::next(Misbehaviour::DroppedWrite, 1).into());
     put(&store, "a/2", b"two").await.unwrap();
     assert_eq!(store.peek("a/2"), None);
-    assert!(matches!(
-        get(&store, "a/2").await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(get(&store, "a/2").await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_late_write_lands_after_the_client_gave_up() {
     let store = store(3);
-    let late = Misbehaviour::LandLate {
-        within: Duration::from_secs(60),
-    };
+    let late = Misbehaviour::LandLate { within: Duration::from_secs(60) };
     store.set_faults(Fault::next(late, 2).into());
-    timeout(SHORT, create(&store, "a/1", b"late"))
-        .await
-        .unwrap_err();
-    timeout(SHORT, create(&store, "a/2", b"late"))
-        .await
-        .unwrap_err();
+    timeout(SHORT, create(&store, "a/1", b"late")).await.unwrap_err();
+    timeout(SHORT, create(&store, "a/2", b"late")).await.unwrap_err();
     create(&store, "a/1", b"soon").await.map_or_else(drop, drop);
     let before = store.late_writes();
     tokio::time::advance(Duration::from_secs(70)).await;
@@ -100,12 +78,7 @@ async fn a_late_write_lands_after_the_client_gave_up() {
     assert!(before > 0, "the seed must leave something on its way");
     assert_eq!(get(&store, "a/2").await.unwrap(), "late");
     let landed = store.trace();
-    let ended = |outcome| {
-        landed
-            .iter()
-            .filter(|event| event.outcome == outcome)
-            .count()
-    };
+    let ended = |outcome| landed.iter().filter(|event| event.outcome == outcome).count();
     assert_eq!(ended(Outcome::OnItsWay), 2);
     assert_eq!(ended(Outcome::Landed) + ended(Outcome::LandedInVain), 2);
 }
@@ -119,11 +92,7 @@ async fn lies_about_content() {
     assert_eq!(get(&store, "a/1").await.unwrap(), "other object");
     store.set_faults(Fault::always(Misbehaviour::Flip { bits: 1 }).into());
     let flipped = get(&store, "a/1").await.unwrap();
-    let differing: u32 = flipped
-        .iter()
-        .zip(b"first object")
-        .map(|(got, sent)| (got ^ sent).count_ones())
-        .sum();
+    let differing: u32 = flipped.iter().zip(b"first object").map(|(got, sent)| (got ^ sent).count_ones()).sum();
     assert_eq!((flipped.len(), differing), (12, 1));
     store.set_faults(Fault::always(Misbehaviour::Truncate).into());
     assert!(get(&store, "a/1").await.unwrap().len() < 12);
@@ -158,10 +127,7 @@ async fn old_states_and_stale_lists() {
     store.lose_everything();
     assert!(names(&store, "a").await.is_empty());
     store.roll_back();
-    assert_eq!(
-        store.objects(),
-        [("a/1".to_owned(), Bytes::from_static(b"one"))]
-    );
+    assert_eq!(store.objects(), [("a/1".to_owned(), Bytes::from_static(b"one"))]);
     store.tamper("a/1", Some(Bytes::from_static(b"rot")));
     assert_eq!(get(&store, "a/1").await.unwrap(), "rot");
 }
@@ -169,12 +135,8 @@ async fn old_states_and_stale_lists() {
 #[tokio::test(start_paused = true)]
 async fn time_is_spent_as_the_plan_says() {
     let store = store(6);
-    let latency = Misbehaviour::Latency {
-        fixed: Duration::from_millis(30),
-        jitter: Duration::ZERO,
-    };
-    let plan = FaultPlan::from(Fault::always(latency))
-        .with(Fault::always(Misbehaviour::Bandwidth { bytes_per_s: 1000 }));
+    let latency = Misbehaviour::Latency { fixed: Duration::from_millis(30), jitter: Duration::ZERO };
+    let plan = FaultPlan::from(Fault::always(latency)).with(Fault::always(Misbehaviour::Bandwidth { bytes_per_s: 1000 }));
     store.set_faults(plan);
     let start = Instant::now();
     put(&store, "a/1", b"0123456789").await.unwrap();
@@ -186,10 +148,7 @@ async fn refusals() {
     let store = store(7);
     put(&store, "a/1", b"one").await.unwrap();
     store.set_faults(Fault::always(Misbehaviour::Denied).into());
-    assert!(matches!(
-        get(&store, "a/1").await,
-        Err(Error::PermissionDenied { .. })
-    ));
+    assert!(matches!(get(&store, "a/1").await, Err(Error::PermissionDenied { .. })));
     store.set_faults(Fault::always(Misbehaviour::Full).into());
     assert_eq!(get(&store, "a/1").await.unwrap(), "one");
     let full = put(&store, "a/2", b"two").await.unwrap_err();
@@ -215,9 +174,7 @@ async fn busy_run(seed: u64) -> ([u8; 32], usize) {
         match dice.next_u64() % 4 {
             0 => {
                 let body = PutPayload::from(vec![step as u8; 100]);
-                timeout(SHORT, store.put(&path, body))
-                    .await
-                    .map_or_else(drop, drop);
+                timeout(SHORT, store.put(&path, body)).await.map_or_else(drop, drop);
             }
             1 => {
                 let read = async { store.get(&path).await?.bytes().await };
@@ -228,9 +185,7 @@ async fn busy_run(seed: u64) -> ([u8; 32], usize) {
                 timeout(SHORT, listed).await.map_or_else(drop, drop);
             }
             _ => {
-                timeout(SHORT, store.delete(&path))
-                    .await
-                    .map_or_else(drop, drop);
+                timeout(SHORT, store.delete(&path)).await.map_or_else(drop, drop);
             }
         }
         if step == 200 {
@@ -248,8 +203,5 @@ async fn one_seed_gives_one_trace() {
     assert_ne!(busy_run(12).await.0, first);
     let counted = store(1);
     put(&counted, "a/1", b"x").await.unwrap();
-    assert_eq!(
-        (counted.requests(Op::Put), counted.requests(Op::Get)),
-        (1, 0)
-    );
+    assert_eq!((counted.requests(Op::Put), counted.requests(Op::Get)), (1, 0));
 }

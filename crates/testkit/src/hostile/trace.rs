@@ -64,11 +64,7 @@ impl Trace {
     }
 
     pub(super) fn landed(&mut self, at: Duration, path: &str, taken: bool) {
-        let outcome = if taken {
-            Outcome::LandedInVain
-        } else {
-            Outcome::Landed
-        };
+        let outcome = if taken { Outcome::LandedInVain } else { Outcome::Landed };
         self.push(at, Op::Put, path, 0, outcome);
     }
 
@@ -79,13 +75,7 @@ impl Trace {
         self.hash.update([op as u8, outcome as u8]);
         self.hash.update(path_hash);
         self.hash.update(amount.to_be_bytes());
-        self.events.push(TraceEvent {
-            at,
-            op,
-            path_hash,
-            amount,
-            outcome,
-        });
+        self.events.push(TraceEvent { at, op, path_hash, amount, outcome });
     }
 
     pub(super) fn events(&self) -> &[TraceEvent] {
