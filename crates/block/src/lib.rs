@@ -1,6 +1,11 @@
 //! The Diaspore block format, purely: no I/O, no clock, no random state, nothing asynchronous.
 
+pub mod block;
+pub mod cell;
 pub mod codec;
+pub mod compress;
+pub mod decode;
+pub mod erasure;
 pub mod error;
 pub mod geometry;
 pub mod id;
@@ -11,5 +16,7 @@ pub mod manifest;
 pub mod name;
 pub mod record;
 pub mod seal;
+pub mod section;
+pub mod shard;
 
 pub use error::{BlockError, Result};

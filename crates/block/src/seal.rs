@@ -314,7 +314,7 @@ impl<C: SegmentCipher> Opener<C> {
         if opened.is_err() {
             out.truncate(start);
         }
-        opened.map_err(|()| BlockError::NotAuthentic { what: self.what })
+        opened.map_err(|_| BlockError::NotAuthentic { what: self.what })
     }
 
     /// Opens the bytes `span.sealed` of the sealed form and gives the plaintext `span.plain`, nothing else.

@@ -7,7 +7,7 @@ use crate::id::{
     Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, TenantId, Timestamp,
     VersionId,
 };
-use crate::limits::{FORMAT_VERSION, MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, SEGMENT_LOG2_RANGE};
+use crate::limits::{FORMAT_VERSION, MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, MAX_LIST_REFS, SEGMENT_LOG2_RANGE};
 use crate::manifest::CodeId;
 use crate::record::{Class, RecordKind};
 use crate::seal::{PREFIX_LEN, sealed_len};
@@ -46,8 +46,8 @@ fields! {
     pub struct ChunkRef {
         /// Its id.
         pub id: ChunkId,
-        /// Its plain length in bytes.
-        pub len: u32,
+        /// Plain bytes of the blob below it: a data chunk's length, or the sum over a list's references.
+        pub len: u64,
     }
 }
 fields! {
@@ -62,6 +62,31 @@ fields! {
         pub refs: Vec<ChunkRef>,
     }
 }
+
+impl Content {
+    /// The plain bytes of a list chunk: the references, joined; at most 4096 of them.
+    pub fn encode_list(refs: &[ChunkRef]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(refs.len() * ChunkRef::MIN_LEN);
+        for one in refs {
+            one.put(&mut out);
+        }
+        out
+    }
+
+    /// The references in the plain bytes of one list chunk.
+    pub fn decode_list(bytes: &[u8]) -> Result<Vec<ChunkRef>> {
+        let mut reader = Reader::new(bytes, "content list");
+        if bytes.is_empty() || bytes.len() > MAX_LIST_REFS * ChunkRef::MIN_LEN {
+            return Err(reader.malformed());
+        }
+        let mut refs = Vec::with_capacity(bytes.len() / ChunkRef::MIN_LEN);
+        while reader.remaining() > 0 {
+            refs.push(reader.value()?);
+        }
+        Ok(refs)
+    }
+}
+
 fields! {
     /// An idempotency key and the request it was first used with.
     pub struct Idempotency {
@@ -86,8 +111,8 @@ fields! {
         pub content_type: Option<String>,
         /// As the client gave it, in order.
         pub metadata: Vec<(String, String)>,
-        /// SHA-256 of the plain blob; shown only to those who may read it.
-        pub sha256: [u8; 32],
+        /// SHA-256 of the plain blob, where it was declared or wanted; shown only to those who may read it.
+        pub sha256: Option<[u8; 32]>,
         /// Random per version.
         pub etag: [u8; 16],
         /// What the write waited for.

@@ -6,6 +6,10 @@ use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
 use crate::error::{BlockError, Result};
 use crate::seal::TAG_LEN;
 
+/// A segment's tag does not fit; the caller knows what it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongTag;
+
 /// AES-256-GCM over one segment, without associated data.
 pub trait SegmentCipher: Sized {
     /// Expands the key.
@@ -13,7 +17,7 @@ pub trait SegmentCipher: Sized {
     /// Encrypts in place and gives the tag.
     fn seal(&self, nonce: &[u8; 12], text: &mut [u8]) -> Result<[u8; TAG_LEN]>;
     /// Decrypts `text` into `out` of the same length; nothing of `out` may be used after an error.
-    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), ()>;
+    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), WrongTag>;
 }
 
 /// The engine this build uses.
@@ -37,9 +41,9 @@ impl SegmentCipher for ReferenceCipher {
         tag.map(Into::into).map_err(|_| BlockError::Engine { what: "AES-256-GCM" })
     }
 
-    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), ()> {
-        let buffer = InOutBuf::new(text, out).map_err(|_| ())?;
-        self.0.decrypt_inout_detached(nonce.into(), &[], buffer, tag.into()).map_err(|_| ())
+    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), WrongTag> {
+        let buffer = InOutBuf::new(text, out).map_err(|_| WrongTag)?;
+        self.0.decrypt_inout_detached(nonce.into(), &[], buffer, tag.into()).map_err(|_| WrongTag)
     }
 }
 
@@ -63,8 +67,8 @@ impl SegmentCipher for FastCipher {
         tag.as_ref().try_into().map_err(|_| engine)
     }
 
-    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), ()> {
+    fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), WrongTag> {
         let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
-        self.0.open_separate_gather(nonce, aws_lc_rs::aead::Aad::empty(), text, tag, out).map_err(|_| ())
+        self.0.open_separate_gather(nonce, aws_lc_rs::aead::Aad::empty(), text, tag, out).map_err(|_| WrongTag)
     }
 }
