@@ -1,0 +1,328 @@
+//! The journal: sealed, append-only segment files, the truth the view is rebuilt from.
+//!
+//! Two streams. `hold` keeps every commit block as issued (so that the disk counts as a copy until the block is settled) with the marks
+//! that go with it; segments of settled blocks are removed. `log` keeps what was applied, in order, and is never removed: it is
+//! small, and a view is rebuilt from it without any key but the ledger's.
+//!
+//! ```text
+//! segment  = header(80) entry*
+//! header   = "DSPJRNL1" ‖ stream u8 ‖ 0×7 ‖ number u64 ‖ segment id(16) ‖ first ordinal u64 ‖ previous length u64 ‖ 0×8 ‖ mac(16)
+//! entry    = frame(40) sealed
+//! frame    = "DJEN" ‖ sealed length u32 ‖ ordinal u64 ‖ synced u64 ‖ mac(16)
+//! ```
+//! Entries are sealed by the block crate's SEAL with a salt each; the context holds segment id and ordinal. Every opening starts a new
+//! segment under a drawn id, so two copies of one disk share nothing from then on. `synced` names the first entry that was not known to be
+//! durable when this one was written: a broken entry followed by one whose `synced` lies above it is damage, anything else is a torn tail.
+
+use std::sync::Arc;
+
+use diaspore_block::id::DeploymentId;
+use diaspore_block::seal::{Context, PREFIX_LEN, Salt, SealType, open_object, seal_object};
+use rand::CryptoRng;
+
+use crate::error::{LedgerError, Result};
+use crate::medium::{Medium, MediumFile, OpenMode};
+use crate::secret::{FRAME_KEY, Secret};
+
+mod segment;
+pub(crate) use segment::{Header, Verdict};
+
+#[cfg(test)]
+mod tests;
+
+/// A segment is closed once it is longer than this, in bytes.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// Longest entry before sealing, in bytes: a commit block and its manifest fit well.
+pub(crate) const MAX_ENTRY_BYTES: usize = 64 << 20;
+
+/// Which of the two sequences of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum StreamKind {
+    /// Applied entries; never removed.
+    Log = 1,
+    /// Commit blocks as issued; removed when settled.
+    Hold = 2,
+}
+
+impl StreamKind {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Log => "log-",
+            Self::Hold => "hold-",
+        }
+    }
+}
+
+/// A place between two entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Segment number, from 1.
+    pub(crate) segment: u64,
+    /// Random id of that segment.
+    pub(crate) id: [u8; 16],
+    /// Byte offset in it.
+    pub(crate) offset: u64,
+    /// Ordinal of the entry that begins here.
+    pub(crate) ordinal: u64,
+}
+
+#[derive(Debug)]
+struct Tail {
+    file: Arc<dyn MediumFile>,
+    header: Header,
+    len: u64,
+}
+
+/// One stream, open for appending at its end.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    kind: StreamKind,
+    medium: Arc<dyn Medium>,
+    secret: Arc<Secret>,
+    mode: OpenMode,
+    /// Numbers of all segments, ascending, without gaps.
+    numbers: Vec<u64>,
+    /// The segment this opening appends to.
+    tail: Option<Tail>,
+    /// Length of the newest segment when there is no tail yet.
+    last_len: u64,
+    next_ordinal: u64,
+    synced: u64,
+}
+
+/// What a sync will make durable; see [`Stream::begin_sync`].
+#[derive(Debug)]
+pub(crate) struct PendingSync {
+    file: Arc<dyn MediumFile>,
+    through: u64,
+}
+
+impl PendingSync {
+    pub(crate) fn run(self) -> Result<u64> {
+        self.file.sync().map_err(|_| LedgerError::SyncFailed)?;
+        Ok(self.through)
+    }
+}
+
+impl Stream {
+    /// Lists the segments and cuts the newest one behind its last whole entry. Entries are not read otherwise.
+    pub(crate) fn open(kind: StreamKind, medium: Arc<dyn Medium>, secret: Arc<Secret>, mode: OpenMode) -> Result<Self> {
+        let mut numbers: Vec<u64> = medium.list()?.iter().filter_map(|name| name.strip_prefix(kind.prefix())?.parse().ok()).collect();
+        numbers.sort_unstable();
+        if let Some(gap) = numbers.windows(2).find_map(|pair| match pair {
+            [left, right] if left + 1 != *right => Some(left + 1),
+            _ => None,
+        }) {
+            return Err(LedgerError::corrupt(format!("journal segment {}{gap:010} is missing", kind.prefix())));
+        }
+        if kind == StreamKind::Log && numbers.first().is_some_and(|first| *first != 1) {
+            return Err(LedgerError::corrupt("the first segments of the journal are missing"));
+        }
+        let mut stream = Self { kind, medium, secret, mode, numbers, tail: None, last_len: 0, next_ordinal: 0, synced: 0 };
+        stream.drop_unborn()?;
+        stream.cut_tail()?;
+        Ok(stream)
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("{}{number:010}", self.kind.prefix())
+    }
+
+    /// A crash while a segment was created leaves a file without a whole header: it never held an entry.
+    fn drop_unborn(&mut self) -> Result<()> {
+        let Some(last) = self.numbers.last().copied() else { return Ok(()) };
+        let file = self.file(last)?;
+        if file.len()? > segment::HEADER_LEN as u64 || self.header(last, file.as_ref()).is_ok() {
+            return Ok(());
+        }
+        self.numbers.pop();
+        if self.mode == OpenMode::ReadWrite {
+            self.medium.remove(&self.name(last))?;
+            self.medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+        }
+        Ok(())
+    }
+
+    fn cut_tail(&mut self) -> Result<()> {
+        let Some(last) = self.numbers.last().copied() else { return Ok(()) };
+        let file = self.file(last)?;
+        let bytes = read_all(file.as_ref())?;
+        let header = Header::parse(&bytes, self.kind, last, &self.secret).ok_or_else(|| self.damage(last, 0))?;
+        let walked = segment::walk(&bytes, &header, segment::HEADER_LEN, header.first_ordinal, &self.secret);
+        match walked.verdict {
+            Verdict::Damaged => return Err(self.damage(last, walked.end)),
+            Verdict::Torn if self.mode == OpenMode::ReadWrite => {
+                tracing::info!(segment = self.name(last), dropped = bytes.len() - walked.end, "dropped the torn end of the journal");
+                file.set_len(walked.end as u64)?;
+                file.sync().map_err(|_| LedgerError::SyncFailed)?;
+            }
+            Verdict::Torn | Verdict::Whole => {}
+        }
+        self.last_len = walked.end as u64;
+        self.next_ordinal = walked.next_ordinal;
+        self.synced = walked.next_ordinal;
+        Ok(())
+    }
+
+    fn damage(&self, number: u64, offset: usize) -> LedgerError {
+        LedgerError::corrupt(format!("journal segment {} at byte {offset}", self.name(number)))
+    }
+
+    fn file(&self, number: u64) -> Result<Arc<dyn MediumFile>> {
+        self.medium.open(&self.name(number), false)?.ok_or_else(|| self.damage(number, 0))
+    }
+
+    fn header(&self, number: u64, file: &dyn MediumFile) -> Result<Header> {
+        let mut bytes = [0; segment::HEADER_LEN];
+        file.read_at(0, &mut bytes)?;
+        Header::parse(&bytes, self.kind, number, &self.secret).ok_or_else(|| self.damage(number, 0))
+    }
+
+    /// Numbers of all segments, oldest first.
+    pub(crate) fn numbers(&self) -> &[u64] {
+        &self.numbers
+    }
+
+    /// True when this opening appends to segment `number`.
+    pub(crate) fn is_tail(&self, number: u64) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.header.number == number)
+    }
+
+    /// The place of the first entry, or of the next one in an empty stream.
+    pub(crate) fn holds(&self, position: &Position) -> bool {
+        if !self.numbers.contains(&position.segment) {
+            return false;
+        }
+        let Ok(file) = self.file(position.segment) else { return false };
+        let header = self.header(position.segment, file.as_ref());
+        let long_enough = file.len().is_ok_and(|len| len >= position.offset);
+        header.is_ok_and(|header| header.id == position.id) && long_enough && position.ordinal <= self.next_ordinal
+    }
+
+    /// Appends one entry; visible to scans at once, durable after a sync. A full disk leaves the stream as it was.
+    pub(crate) fn append(&mut self, plain: &[u8], rng: &mut (dyn CryptoRng + Send)) -> Result<Position> {
+        if self.mode == OpenMode::ReadOnly {
+            return Err(LedgerError::ReadOnly);
+        }
+        if plain.len() > MAX_ENTRY_BYTES {
+            return Err(LedgerError::Invalid { what: "a journal entry exceeds 64 MiB" });
+        }
+        if self.tail.as_ref().is_none_or(|tail| tail.len >= SEGMENT_BYTES) {
+            self.start_segment(rng)?;
+        }
+        let (ordinal, synced) = (self.next_ordinal, self.synced);
+        let Some(tail) = self.tail.as_mut() else { return Err(LedgerError::corrupt("the journal has no open segment")) };
+        let context = segment::context(&tail.header, ordinal);
+        let sealed = seal_object(self.secret.expose(), Salt::draw(rng), &context, plain)
+            .map_err(|error| LedgerError::Io(std::io::Error::other(error)))?;
+        let mut entry = segment::frame(&tail.header, sealed.len(), ordinal, synced, &self.secret).to_vec();
+        entry.extend_from_slice(&sealed);
+        if let Err(error) = tail.file.write_at(tail.len, &entry) {
+            // Give back what a full disk took; if that fails too, the next entry overwrites it.
+            if tail.file.set_len(tail.len).is_err() {
+                tracing::debug!("could not shorten the journal after a failed write");
+            }
+            return Err(error.into());
+        }
+        tail.len += entry.len() as u64;
+        self.next_ordinal += 1;
+        Ok(Position { segment: tail.header.number, id: tail.header.id, offset: tail.len, ordinal: self.next_ordinal })
+    }
+
+    fn start_segment(&mut self, rng: &mut (dyn CryptoRng + Send)) -> Result<()> {
+        if let Some(pending) = self.begin_sync() {
+            let through = pending.run()?;
+            self.end_sync(through);
+        }
+        let previous_len = self.tail.as_ref().map_or(self.last_len, |tail| tail.len);
+        let mut id = [0; 16];
+        rng.fill_bytes(&mut id);
+        let number = self.numbers.last().map_or(1, |last| last + 1);
+        let header = Header { number, id, first_ordinal: self.next_ordinal, previous_len };
+        let file = self.medium.open(&self.name(number), true)?.ok_or_else(|| self.damage(number, 0))?;
+        file.set_len(0)?;
+        if let Err(error) = file.write_at(0, &header.encode(self.kind, &self.secret)) {
+            self.medium.remove(&self.name(number))?;
+            return Err(error.into());
+        }
+        // The name first reaches the disk with its header: the next sync covers the entries, this one the segment.
+        file.sync().map_err(|_| LedgerError::SyncFailed)?;
+        self.medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+        self.numbers.push(number);
+        self.tail = Some(Tail { file, header, len: segment::HEADER_LEN as u64 });
+        Ok(())
+    }
+
+    /// What has to be synced, if anything. The sync itself runs without the stream's lock, so that entries queue up for the next.
+    pub(crate) fn begin_sync(&self) -> Option<PendingSync> {
+        let tail = self.tail.as_ref().filter(|_| self.synced < self.next_ordinal)?;
+        Some(PendingSync { file: Arc::clone(&tail.file), through: self.next_ordinal })
+    }
+
+    /// Records that everything below `through` is durable.
+    pub(crate) fn end_sync(&mut self, through: u64) {
+        self.synced = self.synced.max(through);
+    }
+
+    /// Decodes the entries of segment `number` from `from` on (its start by default), in order, with the place behind each.
+    pub(crate) fn read(&self, number: u64, from: Option<&Position>, visit: &mut dyn FnMut(&[u8], Position) -> Result<()>) -> Result<()> {
+        let file = self.file(number)?;
+        let bytes = read_all(file.as_ref())?;
+        let header = Header::parse(&bytes, self.kind, number, &self.secret).ok_or_else(|| self.damage(number, 0))?;
+        let (start, ordinal) = match from {
+            Some(position) => (usize::try_from(position.offset).unwrap_or(usize::MAX), position.ordinal),
+            None => (segment::HEADER_LEN, header.first_ordinal),
+        };
+        let walked = segment::walk(&bytes, &header, start, ordinal, &self.secret);
+        let newest = self.numbers.last() == Some(&number);
+        if walked.verdict != Verdict::Whole && !(newest && walked.verdict == Verdict::Torn) {
+            return Err(self.damage(number, walked.end));
+        }
+        if !newest {
+            let next = self.header(number + 1, self.file(number + 1)?.as_ref())?;
+            if next.previous_len != walked.end as u64 || next.first_ordinal != walked.next_ordinal {
+                return Err(self.damage(number, walked.end));
+            }
+        }
+        for (index, entry) in walked.entries.into_iter().enumerate() {
+            let at = ordinal + index as u64;
+            let sealed = bytes.get(entry.clone()).unwrap_or_default();
+            let plain = open(&self.secret, &segment::context(&header, at), sealed).ok_or_else(|| self.damage(number, entry.start))?;
+            visit(&plain, Position { segment: number, id: header.id, offset: entry.end as u64, ordinal: at + 1 })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest segment, which must not be the one appended to.
+    pub(crate) fn remove_oldest(&mut self) -> Result<()> {
+        if self.numbers.len() > 1 {
+            let oldest = self.numbers.remove(0);
+            self.medium.remove(&self.name(oldest))?;
+            self.medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+        }
+        Ok(())
+    }
+}
+
+fn read_all(file: &dyn MediumFile) -> Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).map_err(|_| LedgerError::corrupt("the length of a journal segment"))?;
+    let mut bytes = vec![0; len];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn open(secret: &Secret, context: &Context, sealed: &[u8]) -> Option<Vec<u8>> {
+    open_object(secret.expose(), context, sealed, MAX_ENTRY_BYTES, "journal entry").ok()
+}
+
+/// Key of the journal below the ledger key.
+pub(crate) fn journal_secret(ledger: &Secret) -> Secret {
+    ledger.child(FRAME_KEY, &[])
+}
+
+/// Shortest sealed form of an entry.
+const MIN_SEALED: usize = PREFIX_LEN;
+/// The journal is bound to its key, not to a deployment id: the key is the deployment's own.
+const NO_DEPLOYMENT: DeploymentId = DeploymentId::NIL;
+const SEAL_TYPE: SealType = SealType::Journal;

@@ -1,0 +1,398 @@
+//! The ledger as the engine holds it: journal and view kept in step.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use diaspore_block::codec::encode;
+use diaspore_block::id::{BlockId, Seq};
+use diaspore_block::key::LedgerKey;
+use diaspore_block::record::Placement;
+use rand::CryptoRng;
+
+use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote};
+use crate::error::{LedgerError, Result};
+use crate::identity;
+use crate::journal::{Position, Stream, StreamKind, journal_secret};
+use crate::medium::{Medium, MediumFile, MediumLock, OpenMode};
+use crate::secret::Secret;
+use crate::snapshot::{Snapshot, decode, meta};
+use crate::state::{Changes, State, Table};
+use crate::transition;
+use crate::view::View;
+
+const VIEW_NAME: &str = "view";
+/// The view becomes durable at least every so many records; bounds replay after a crash.
+const FLUSH_RECORDS: u64 = 8192;
+
+type Rng = Box<dyn CryptoRng + Send>;
+
+/// What opening found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The view was missing, damaged or ahead of the journal, and was made anew.
+    pub rebuilt: bool,
+    /// Journal entries replayed into the view.
+    pub replayed_entries: u64,
+    /// Newest applied sequence.
+    pub applied: Seq,
+}
+
+/// Private state of one deployment. Cheap to clone; calls block (wrap them), reads run beside the writer.
+///
+/// After a failed sync every call is refused with [`LedgerError::SyncFailed`]: what the disk holds is unknown, the process must end.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    medium: Arc<dyn Medium>,
+    mode: OpenMode,
+    /// Applied entries. Its lock is the writer's: whoever holds it may change the view.
+    log: Mutex<Stream>,
+    hold: Mutex<Stream>,
+    rng: Mutex<Rng>,
+    view: View,
+    report: OpenReport,
+    /// The log stream holds something the next sync must make durable, not only the next flush.
+    log_urgent: AtomicBool,
+    unflushed_records: AtomicU64,
+    /// Sequence whose settling lets the oldest hold segment go; 0 when none is known.
+    prune_waits_for: AtomicU64,
+    broken: AtomicBool,
+    /// The view missed an entry that the journal has: no further entry may be applied before the next opening.
+    behind: AtomicBool,
+    _lock: MediumLock,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("medium", &self.medium).field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+fn relock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn draw<const N: usize>(rng: &mut Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Changes one entry makes to the view, and how many records it stands for.
+fn changes_of<'s>(state: &'s dyn State, entry: &Entry) -> Result<(Changes<'s>, u64)> {
+    let mut changes = Changes::new(state);
+    let records = match entry {
+        Entry::Applied(block) => {
+            transition::apply(&mut changes, block)?;
+            block.records.len() as u64
+        }
+        Entry::Noted(note) => {
+            transition::note(&mut changes, note)?;
+            1
+        }
+    };
+    Ok((changes, records))
+}
+
+fn position_of(state: &dyn State) -> Result<Option<Position>> {
+    let Some(bytes) = state.get(Table::Meta, meta::POSITION)? else { return Ok(None) };
+    let ((segment, offset), (ordinal, id)): ((u64, u64), (u64, [u8; 16])) = decode(&bytes, "journal position")?;
+    Ok(Some(Position { segment, id, offset, ordinal }))
+}
+
+impl Ledger {
+    /// Locks the medium, checks key and schema, and brings the view up to the journal's end, rebuilding it where it must.
+    ///
+    /// `rng` draws salts: the operating system's generator, or a seeded one in simulation. Read-only writes nothing; what the view lacks is
+    /// then completed in memory.
+    pub fn open(medium: impl Medium, key: &LedgerKey, mode: OpenMode, rng: Box<dyn CryptoRng + Send>) -> Result<Self> {
+        let medium: Arc<dyn Medium> = Arc::new(medium);
+        let mut rng = rng;
+        let lock = medium.lock(mode)?;
+        let root = Secret::of(key);
+        identity::check(medium.as_ref(), &root, mode, &draw(&mut rng))?;
+        let journal = Arc::new(journal_secret(&root));
+        let log = Stream::open(StreamKind::Log, Arc::clone(&medium), Arc::clone(&journal), mode)?;
+        let hold = Stream::open(StreamKind::Hold, Arc::clone(&medium), journal, mode)?;
+        let (view, report) = open_view(&medium, &root, mode, &log, &mut rng)?;
+        let inner = Inner {
+            medium,
+            mode,
+            log: Mutex::new(log),
+            hold: Mutex::new(hold),
+            rng: Mutex::new(rng),
+            view,
+            report,
+            log_urgent: AtomicBool::new(false),
+            unflushed_records: AtomicU64::new(0),
+            prune_waits_for: AtomicU64::new(0),
+            broken: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+            _lock: lock,
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// What opening found and did.
+    pub fn report(&self) -> OpenReport {
+        self.0.report
+    }
+
+    fn usable(&self) -> Result<()> {
+        if self.0.broken.load(Ordering::Acquire) { Err(LedgerError::SyncFailed) } else { Ok(()) }
+    }
+
+    fn writable(&self) -> Result<()> {
+        self.usable()?;
+        if self.0.mode == OpenMode::ReadOnly { Err(LedgerError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn fatal<T>(&self, result: Result<T>) -> Result<T> {
+        if matches!(result, Err(LedgerError::SyncFailed)) {
+            self.0.broken.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// The newest state, for any number of reads that agree with each other.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.usable()?;
+        Ok(Snapshot::new(self.0.view.frozen()))
+    }
+
+    /// Notes something in the journal; durable after [`Self::sync`]. Notes that concern the view change it at once.
+    pub fn append(&self, entry: JournalEntry) -> Result<()> {
+        self.writable()?;
+        let held = matches!(entry, JournalEntry::Block(_) | JournalEntry::Released(_) | JournalEntry::Dropped { .. });
+        if held {
+            let plain = entry.encode();
+            let mut stream = relock(&self.0.hold);
+            let appended = stream.append(&plain, relock(&self.0.rng).as_mut());
+            return self.fatal(appended.map(drop));
+        }
+        if !matches!(entry, JournalEntry::Settled { .. }) {
+            self.0.log_urgent.store(true, Ordering::Release);
+        }
+        let plain = entry.encode();
+        self.advance(&plain, &Entry::Noted(entry))
+    }
+
+    /// Makes everything appended so far durable: one sync for all entries since the last.
+    pub fn sync(&self) -> Result<()> {
+        self.writable()?;
+        self.fatal(self.sync_stream(&self.0.hold))?;
+        if self.0.log_urgent.swap(false, Ordering::AcqRel) {
+            self.fatal(self.sync_stream(&self.0.log))?;
+        }
+        Ok(())
+    }
+
+    fn sync_stream(&self, stream: &Mutex<Stream>) -> Result<()> {
+        let Some(pending) = relock(stream).begin_sync() else { return Ok(()) };
+        let through = pending.run()?;
+        relock(stream).end_sync(through);
+        Ok(())
+    }
+
+    /// The one state transition: everything a commit block says becomes visible at once. A block that was applied already changes nothing;
+    /// any other than the next one is refused with [`LedgerError::OutOfOrder`], a contradicting one with [`LedgerError::Refused`].
+    ///
+    /// Apply only what is released or decided: the ledger never goes back.
+    pub fn apply(&self, block: &AppliedBlock) -> Result<()> {
+        self.writable()?;
+        let applied = self.snapshot()?.applied_seq()?;
+        if block.seq <= applied {
+            return Ok(());
+        }
+        self.advance(&entry::encode_applied(block), &Entry::Applied(Box::new(block.clone())))
+    }
+
+    /// Records where a block's shards are now; the block is settled once all n are acknowledged.
+    pub fn update_placement(&self, block: BlockId, placements: Vec<Placement>) -> Result<()> {
+        self.append(JournalEntry::Settled { block, placements })
+    }
+
+    /// Journal first, view second, under the writer's lock. A transition that is refused leaves both untouched.
+    fn advance(&self, plain: &[u8], entry: &Entry) -> Result<()> {
+        let mut log = relock(&self.0.log);
+        if self.0.behind.load(Ordering::Acquire) {
+            return Err(LedgerError::Full);
+        }
+        let frozen = self.0.view.frozen();
+        if let Entry::Applied(block) = entry
+            && block.seq <= Snapshot::new(Arc::clone(&frozen) as _).applied_seq()?
+        {
+            return Ok(());
+        }
+        let (changes, records) = changes_of(frozen.as_ref(), entry)?;
+        let appended = log.append(plain, relock(&self.0.rng).as_mut());
+        let position = self.fatal(appended)?;
+        let mut changes = changes;
+        put_position(&mut changes, &position);
+        let written = self.fatal(self.0.view.write(changes));
+        if written.is_err() {
+            self.0.behind.store(true, Ordering::Release);
+        }
+        written?;
+        drop(log);
+        if self.0.unflushed_records.fetch_add(records, Ordering::AcqRel) + records >= FLUSH_RECORDS {
+            // The entry is applied and journalled; a flush that finds the disk full is the next caller's news.
+            match self.flush_view() {
+                Ok(()) | Err(LedgerError::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the view durable as it is, and drops held blocks that need no copy here any more. Call it every few seconds.
+    pub fn flush_view(&self) -> Result<()> {
+        self.writable()?;
+        // Whatever the view says must be in the journal first. Most of that sync runs without the writer's lock.
+        self.fatal(self.sync_stream(&self.0.log))?;
+        let mut log = relock(&self.0.log);
+        if let Some(pending) = log.begin_sync() {
+            let through = self.fatal(pending.run())?;
+            log.end_sync(through);
+        }
+        self.fatal(self.0.view.flush())?;
+        drop(log);
+        self.0.unflushed_records.store(0, Ordering::Release);
+        self.fatal(self.prune())
+    }
+
+    /// Blocks and marks of the journal's hold, in order, without dropped blocks: what reconcile starts from.
+    pub fn journal_scan(&self) -> Result<Vec<JournalEntry>> {
+        self.usable()?;
+        let stream = relock(&self.0.hold);
+        let mut found: Vec<JournalEntry> = Vec::new();
+        for number in stream.numbers().to_vec() {
+            stream.read(number, None, &mut |plain, _| {
+                match entry::decode(plain)? {
+                    Entry::Noted(JournalEntry::Dropped { incarnation, from }) => found.retain(|seen| match seen {
+                        JournalEntry::Block(block) => block.incarnation != incarnation || block.counter < from,
+                        _ => true,
+                    }),
+                    Entry::Noted(note) => found.push(note),
+                    Entry::Applied(_) => return Err(LedgerError::corrupt("the hold stream has a foreign entry")),
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Removes the oldest hold segments while every block in them is applied and settled, or dropped.
+    fn prune(&self) -> Result<()> {
+        let state = self.snapshot()?;
+        let is_done = |seq: Seq| Ok::<_, LedgerError>(state.commit_block(seq)?.is_some_and(|entry| entry.settled));
+        let waiting_for = Seq(self.0.prune_waits_for.load(Ordering::Acquire));
+        if waiting_for > Seq(0) && !is_done(waiting_for)? {
+            return Ok(());
+        }
+        let mut stream = relock(&self.0.hold);
+        while let Some(oldest) = stream.numbers().first().copied()
+            && stream.numbers().len() > 1
+            && !stream.is_tail(oldest)
+        {
+            let mut needed = Seq(0);
+            stream.read(oldest, None, &mut |plain, _| {
+                if let Entry::Noted(JournalEntry::Block(IssuedBlock { seq, .. }) | JournalEntry::Released(ReleasedNote { seq, .. })) =
+                    entry::decode(plain)?
+                    && !is_done(seq)?
+                {
+                    needed = seq;
+                }
+                Ok(())
+            })?;
+            self.0.prune_waits_for.store(needed.get(), Ordering::Release);
+            if needed > Seq(0) {
+                break;
+            }
+            stream.remove_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the whole view and checks every value. On damage the next opening rebuilds it from the journal.
+    pub fn check(&self) -> Result<()> {
+        self.usable()?;
+        self.0.view.check().inspect_err(|_| {
+            if let Err(error) = self.0.view.mark_damaged() {
+                tracing::warn!(%error, "could not mark the damaged view");
+            }
+        })
+    }
+}
+
+fn put_position(changes: &mut Changes<'_>, position: &Position) {
+    let value = encode(&((position.segment, position.offset), (position.ordinal, position.id)));
+    changes.put(Table::Meta, meta::POSITION, value);
+}
+
+/// A file that is nowhere: read-only openings without a view keep theirs in memory.
+fn nowhere() -> Result<Arc<dyn MediumFile>> {
+    crate::medium::MemoryMedium::new().open(VIEW_NAME, true)?.ok_or_else(|| LedgerError::corrupt("memory"))
+}
+
+fn open_view(medium: &Arc<dyn Medium>, root: &Secret, mode: OpenMode, log: &Stream, rng: &mut Rng) -> Result<(View, OpenReport)> {
+    let existing = View::open(medium.open(VIEW_NAME, false)?, root, mode)?;
+    if let Ok(view) = existing {
+        match catch_up(&view, log) {
+            Ok(Some(report)) => return Ok((view, report)),
+            // Ahead of the journal, or damaged where it mattered: the journal is the truth.
+            Ok(None) => {}
+            Err(LedgerError::Corrupt { what }) => tracing::warn!(what, "the ledger's view is damaged and will be rebuilt"),
+            Err(error) => return Err(error),
+        }
+        drop(view);
+    }
+    let file = match mode {
+        OpenMode::ReadWrite => medium.open(VIEW_NAME, true)?.ok_or_else(|| LedgerError::corrupt("the view's file"))?,
+        OpenMode::ReadOnly => nowhere()?,
+    };
+    let view = View::create(file, root, &draw(rng), mode)?;
+    let replayed = replay(&view, log, None)?;
+    let applied = Snapshot::new(view.frozen()).applied_seq()?;
+    Ok((view, OpenReport { rebuilt: true, replayed_entries: replayed, applied }))
+}
+
+/// Replays what the journal has beyond the view; none when the view does not fit the journal.
+fn catch_up(view: &View, log: &Stream) -> Result<Option<OpenReport>> {
+    let frozen = view.frozen();
+    let position = position_of(frozen.as_ref())?;
+    if position.is_some_and(|position| !log.holds(&position)) {
+        return Ok(None);
+    }
+    let replayed_entries = replay(view, log, position.as_ref())?;
+    let applied = Snapshot::new(view.frozen()).applied_seq()?;
+    Ok(Some(OpenReport { rebuilt: false, replayed_entries, applied }))
+}
+
+fn replay(view: &View, log: &Stream, from: Option<&Position>) -> Result<u64> {
+    let (mut entries, mut unflushed) = (0, 0);
+    for number in log.numbers().iter().copied().filter(|number| from.is_none_or(|from| *number >= from.segment)) {
+        let start = from.filter(|from| from.segment == number);
+        log.read(number, start, &mut |plain, position| {
+            let frozen = view.frozen();
+            let (mut changes, records) = changes_of(frozen.as_ref(), &entry::decode(plain)?)?;
+            put_position(&mut changes, &position);
+            view.write(changes)?;
+            entries += 1;
+            unflushed += records;
+            if unflushed >= FLUSH_RECORDS {
+                unflushed = 0;
+                view.flush()?;
+            }
+            Ok(())
+        })?;
+    }
+    if entries > 0 {
+        view.flush()?;
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Medium, MediumFile, MediumLock, OpenMode};
+use crate::error::{LedgerError, Result};
+
+const LOCK_NAME: &str = "lock";
+
+/// A folder of files, readable by its owner only.
+#[derive(Debug)]
+pub struct FileMedium {
+    folder: PathBuf,
+}
+
+impl FileMedium {
+    /// Uses `folder`; it is created when the ledger is opened for writing.
+    pub fn new(folder: impl AsRef<Path>) -> Self {
+        Self { folder: folder.as_ref().to_owned() }
+    }
+}
+
+impl Medium for FileMedium {
+    fn lock(&self, mode: OpenMode) -> Result<MediumLock> {
+        let path = self.folder.join(LOCK_NAME);
+        let (file, operation) = match mode {
+            OpenMode::ReadWrite => {
+                fs::create_dir_all(&self.folder)?;
+                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+                (file, FlockOperation::NonBlockingLockExclusive)
+            }
+            OpenMode::ReadOnly => match File::open(path) {
+                Ok(file) => (file, FlockOperation::NonBlockingLockShared),
+                // No lock file: nobody ever wrote here, and read-only creates nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(MediumLock::new(())),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        match flock(&file, operation) {
+            Ok(()) => Ok(MediumLock::new(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            if let Ok(name) = entry?.file_name().into_string()
+                && name != LOCK_NAME
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        let path = self.folder.join(name);
+        let opened = if create {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+        } else {
+            // A read-only folder or file system must do for reading.
+            match OpenOptions::new().read(true).write(true).open(&path) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                    File::open(&path)
+                }
+                other => other,
+            }
+        };
+        match opened {
+            Ok(file) => Ok(Some(Arc::new(DiskFile(file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !create => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl MediumFile for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
