@@ -2,7 +2,9 @@
 
 pub mod block;
 pub mod cell;
+pub mod claim;
 pub mod codec;
+pub mod commit;
 pub mod compress;
 pub mod decode;
 pub mod erasure;

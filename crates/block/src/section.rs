@@ -135,6 +135,10 @@ impl PayloadBuilder {
         Ok(SealedPayload { bytes: self.buffer, sections })
     }
 
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.buffer
+    }
+
     pub(crate) fn seal_section(
         &mut self,
         index: usize,

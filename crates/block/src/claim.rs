@@ -1,0 +1,176 @@
+//! Claims and heads: what an incarnation says about itself at every provider, sealed, signed and write-once.
+
+use rand::CryptoRng;
+
+use crate::codec::{Field, Reader, fields};
+use crate::error::{BlockError, Result};
+use crate::geometry::Geometry;
+use crate::id::{Counter, DeploymentId, Epoch, IncarnationId, Seq, Timestamp};
+use crate::key::{HeadKey, LogIdentity, LogPublicKey};
+use crate::limits::{CLAIM_GRAIN, FORMAT_VERSION, MAX_CLAIM};
+use crate::name::ObjectName;
+use crate::seal::{Context, Salt, SealType, open_object, seal_object};
+
+fields! {
+    /// An incarnation's first act (PROTOCOL rule 5).
+    pub struct Claim {
+        /// Which deployment.
+        pub deployment: DeploymentId,
+        /// Highest epoch seen, plus one.
+        pub epoch: Epoch,
+        /// Who claims.
+        pub incarnation: IncarnationId,
+        /// When, by its clock.
+        pub started: Timestamp,
+        /// How long a fence check holds, in milliseconds; what a successor waits out.
+        pub lease_ms: u64,
+        /// Domains that must acknowledge the claim.
+        pub claim_quorum: u8,
+        /// Claims seen before this one.
+        pub claims_seen: Vec<(Epoch, IncarnationId)>,
+        /// The operator's names of the provider accounts it writes to.
+        pub providers: Vec<String>,
+        /// Geometry of its commit blocks.
+        pub geometry: Geometry,
+        /// Smallest k it may use.
+        pub k_floor: u8,
+        /// Commit blocks it may have in flight.
+        pub window: u32,
+    }
+}
+fields! {
+    /// How far an incarnation got: a hint that bounds probing, never a proof of an end.
+    pub struct Head {
+        /// Which deployment.
+        pub deployment: DeploymentId,
+        /// Whose.
+        pub incarnation: IncarnationId,
+        /// Counter of its newest released commit block.
+        pub counter: Counter,
+        /// Position of that block.
+        pub seq: Seq,
+        /// Every sequence up to here is acknowledged.
+        pub acked_through: Seq,
+        /// Every sequence up to here is settled.
+        pub settled_through: Seq,
+        /// Signed-note checkpoint of the log at that position.
+        pub checkpoint: String,
+    }
+}
+
+/// What distinguishes a claim from a head on the wire.
+trait Parked: Field {
+    const SEAL: SealType;
+    const DOMAIN: &'static str;
+    const WHAT: &'static str;
+    fn deployment(&self) -> DeploymentId;
+    fn is_plausible(&self) -> bool;
+}
+
+impl Parked for Claim {
+    const SEAL: SealType = SealType::Claim;
+    const DOMAIN: &'static str = "diaspore/v1/claim";
+    const WHAT: &'static str = "claim";
+    fn deployment(&self) -> DeploymentId {
+        self.deployment
+    }
+    fn is_plausible(&self) -> bool {
+        self.epoch.0 > 0 && self.window > 0 && self.k_floor >= 1 && self.claim_quorum >= 1
+    }
+}
+
+impl Parked for Head {
+    const SEAL: SealType = SealType::Head;
+    const DOMAIN: &'static str = "diaspore/v1/head";
+    const WHAT: &'static str = "head";
+    fn deployment(&self) -> DeploymentId {
+        self.deployment
+    }
+    fn is_plausible(&self) -> bool {
+        self.settled_through <= self.acked_through && self.acked_through <= self.seq
+    }
+}
+
+impl Claim {
+    /// The object for one provider.
+    pub fn seal(
+        &self,
+        key: &HeadKey,
+        identity: &LogIdentity,
+        place: (&str, &ObjectName),
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Vec<u8>> {
+        seal(self, key, identity, place, rng)
+    }
+
+    /// Opens what a provider returned for the name, and checks seal, signature and deployment.
+    pub fn open(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<Self> {
+        open(key, public, deployment, place, sealed)
+    }
+
+    /// What decides between two claims: the higher wins.
+    pub const fn rank(&self) -> (Epoch, IncarnationId) {
+        (self.epoch, self.incarnation)
+    }
+}
+
+impl Head {
+    /// The object for one provider.
+    pub fn seal(
+        &self,
+        key: &HeadKey,
+        identity: &LogIdentity,
+        place: (&str, &ObjectName),
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Vec<u8>> {
+        seal(self, key, identity, place, rng)
+    }
+
+    /// Opens what a provider returned for the name, and checks seal, signature and deployment.
+    pub fn open(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<Self> {
+        open(key, public, deployment, place, sealed)
+    }
+}
+
+fn context<T: Parked>(deployment: DeploymentId, (provider, name): (&str, &ObjectName)) -> Context {
+    Context::new(T::SEAL, deployment).text(provider).text(name.as_str())
+}
+
+/// Plaintext: version, length, body, signature, zeros up to a multiple of 1024.
+fn seal<T: Parked>(
+    value: &T,
+    key: &HeadKey,
+    identity: &LogIdentity,
+    place: (&str, &ObjectName),
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Vec<u8>> {
+    let body = crate::codec::encode(value);
+    let mut plain = vec![FORMAT_VERSION];
+    crate::codec::length(body.len()).put(&mut plain);
+    plain.extend_from_slice(&body);
+    identity.sign(T::DOMAIN, &body).put(&mut plain);
+    plain.resize(plain.len().next_multiple_of(CLAIM_GRAIN), 0);
+    if plain.len() > MAX_CLAIM || !value.is_plausible() {
+        return Err(BlockError::Invalid { what: T::WHAT });
+    }
+    seal_object(key.expose(), Salt::draw(rng), &context::<T>(value.deployment(), place), &plain)
+}
+
+fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<T> {
+    let plain = open_object(key.expose(), &context::<T>(deployment, place), sealed, MAX_CLAIM, T::WHAT)?;
+    let mut r = Reader::new(&plain, T::WHAT);
+    let version: u8 = r.value()?;
+    if version != FORMAT_VERSION {
+        return Err(if version > FORMAT_VERSION { BlockError::Unsupported { what: T::WHAT, version } } else { r.malformed() });
+    }
+    let len = r.value::<u32>()? as usize;
+    let body = r.take(len)?;
+    let signature = r.array()?;
+    if r.remaining() >= CLAIM_GRAIN {
+        return Err(r.malformed());
+    }
+    r.zeros_to_end()?;
+    public.verify(T::DOMAIN, body, &signature, T::WHAT)?;
+    let value: T = crate::codec::decode(body, T::WHAT)?;
+    if value.deployment() == deployment && value.is_plausible() { Ok(value) } else { Err(BlockError::NotAuthentic { what: T::WHAT }) }
+}

@@ -1,0 +1,312 @@
+//! The body of a commit block: records, and the small chunks they name.
+//!
+//! Section 0 belongs to the service: section table, all public parts in order, and the private parts of the service's own
+//! records, sealed under the log key. Each tenant has one section more, in order of tenant id: its private parts, its
+//! chunk table and its chunk bytes, sealed under its key. One list of records gives one list of leaves, whatever the
+//! attempt or the incarnation.
+
+use std::collections::BTreeMap;
+
+use rand::CryptoRng;
+
+use crate::codec::{Field, Reader, length};
+use crate::error::{BlockError, Result};
+use crate::id::{BucketId, ChunkId, Hash32, KeyVersion, TenantId};
+use crate::key::Keyring;
+use crate::limits::{COMMIT_SEGMENT_LOG2, FORMAT_VERSION, MAX_CHUNK, MAX_PRIVATE, MAX_RECORDS, MAX_SECTIONS};
+use crate::manifest::{BlockPosition, Manifest};
+use crate::record::{ChunkEntry, Encoding, PUBLIC_LEN, PublicPart, Record, SectionInfo};
+use crate::seal::{Opener, PREFIX_LEN, sealed_len};
+use crate::section::{PayloadBuilder, SealedPayload, open_section, section_span};
+
+const WHAT: &str = "commit body";
+const PRIVATE_HEAD: usize = 4 + 32 + 4;
+
+/// Small chunks of one tenant, with the bytes they are stored as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TenantChunks {
+    key_version: KeyVersion,
+    /// Offsets count from the first chunk byte while the body is open, from the section's plaintext once it is sealed.
+    entries: Vec<ChunkEntry>,
+    bytes: Vec<u8>,
+}
+
+/// What a commit block carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitBody {
+    records: Vec<Record>,
+    encoded: Vec<Vec<u8>>,
+    tenants: BTreeMap<TenantId, TenantChunks>,
+}
+
+/// A commit body as it came out of a block, with the places of its chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedCommit {
+    /// The body: records in order, chunks as they were stored.
+    pub body: CommitBody,
+    /// Sections of the payload; the service's own is the first.
+    pub sections: Vec<SectionInfo>,
+    /// Where the small chunks lie, offsets counted in their section's plaintext.
+    pub chunks: Vec<(TenantId, ChunkEntry)>,
+}
+
+impl CommitBody {
+    /// An empty body.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a record; `key_version` is its tenant's current generation (ignored for the service itself).
+    pub fn push_record(&mut self, record: Record, key_version: KeyVersion) -> Result<()> {
+        let encoded = record.private().encode();
+        if self.records.len() >= MAX_RECORDS || encoded.len() > MAX_PRIVATE {
+            return Err(BlockError::Full { wanted: encoded.len() as u64, room: MAX_PRIVATE as u64 });
+        }
+        let tenant = record.public().tenant;
+        if tenant != TenantId::SYSTEM {
+            self.section_of(tenant, key_version)?;
+        }
+        self.records.push(record);
+        self.encoded.push(encoded);
+        Ok(())
+    }
+
+    /// Appends a small chunk in its stored form.
+    pub fn push_chunk(
+        &mut self,
+        tenant: TenantId,
+        key_version: KeyVersion,
+        bucket: BucketId,
+        id: ChunkId,
+        (plain_len, encoding): (u32, Encoding),
+        stored: &[u8],
+    ) -> Result<()> {
+        if tenant == TenantId::SYSTEM || stored.len() > MAX_CHUNK || plain_len as usize > MAX_CHUNK {
+            return Err(BlockError::Invalid { what: "small chunk" });
+        }
+        let chunks = self.section_of(tenant, key_version)?;
+        let full = BlockError::Full { wanted: stored.len() as u64, room: 0 };
+        let offset = u32::try_from(chunks.bytes.len()).map_err(|_| full)?;
+        let stored_len = length(stored.len());
+        chunks.entries.push(ChunkEntry { bucket, id, section: 0, offset, stored_len, plain_len, encoding });
+        chunks.bytes.extend_from_slice(stored);
+        Ok(())
+    }
+
+    fn section_of(&mut self, tenant: TenantId, key_version: KeyVersion) -> Result<&mut TenantChunks> {
+        if !self.tenants.contains_key(&tenant) && self.tenants.len() + 1 >= MAX_SECTIONS {
+            return Err(BlockError::Full { wanted: 1, room: 0 });
+        }
+        let fresh = || TenantChunks { key_version, entries: Vec::new(), bytes: Vec::new() };
+        let section = self.tenants.entry(tenant).or_insert_with(fresh);
+        if section.key_version == key_version {
+            Ok(section)
+        } else {
+            Err(BlockError::Invalid { what: "second key generation of a tenant in one commit block" })
+        }
+    }
+
+    /// The records in order.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The leaves this block adds to the log, in order.
+    pub fn leaves(&self) -> impl Iterator<Item = Hash32> {
+        self.records.iter().map(|record| record.public().leaf())
+    }
+
+    /// The chunks of one tenant with their stored bytes.
+    pub fn chunks(&self) -> impl Iterator<Item = (TenantId, &ChunkEntry, &[u8])> {
+        self.tenants.iter().flat_map(|(tenant, chunks)| {
+            chunks.entries.iter().filter_map(move |entry| {
+                let start = entry.offset as usize;
+                Some((*tenant, entry, chunks.bytes.get(start..start + entry.stored_len as usize)?))
+            })
+        })
+    }
+
+    /// Bytes of the payload this body seals to: for deciding when a block is full.
+    pub fn sealed_len(&self) -> u64 {
+        let sections = std::iter::once(self.system_len()).chain(self.tenants.keys().map(|tenant| self.tenant_len(*tenant)));
+        sections.map(|plain| sealed_len(plain, COMMIT_SEGMENT_LOG2)).sum()
+    }
+
+    fn privates_len(&self, tenant: TenantId) -> u64 {
+        let own = self.records.iter().zip(&self.encoded).filter(|(record, _)| record.public().tenant == tenant);
+        4 + own.map(|(_, encoded)| (PRIVATE_HEAD + encoded.len()) as u64).sum::<u64>()
+    }
+
+    fn system_len(&self) -> u64 {
+        let table = 1 + 1 + self.tenants.len() * SectionInfo::MIN_LEN;
+        (table + 4 + self.records.len() * PUBLIC_LEN) as u64 + self.privates_len(TenantId::SYSTEM)
+    }
+
+    fn tenant_len(&self, tenant: TenantId) -> u64 {
+        let chunks = self.tenants.get(&tenant).map_or(0, |c| c.entries.len() * ChunkEntry::MIN_LEN + c.bytes.len());
+        self.privates_len(tenant) + 4 + chunks as u64
+    }
+
+    fn put_privates(&self, tenant: TenantId, out: &mut Vec<u8>) {
+        let own = || (0u32..).zip(self.records.iter().zip(&self.encoded)).filter(|(_, (r, _))| r.public().tenant == tenant);
+        length(own().count()).put(out);
+        for (index, (record, encoded)) in own() {
+            index.put(out);
+            record.blind().put(out);
+            length(encoded.len()).put(out);
+            out.extend_from_slice(encoded);
+        }
+    }
+
+    /// Seals the body for one attempt. Gives the payload and the plain length of section 0, which the manifest names.
+    pub fn seal(
+        &self,
+        at: &BlockPosition,
+        keys: &Keyring,
+        limit: usize,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<(SealedPayload, u32)> {
+        let whole = self.sealed_len();
+        let capacity = usize::try_from(whole).ok().filter(|len| *len <= limit);
+        let capacity = capacity.ok_or(BlockError::Full { wanted: whole, room: limit as u64 })?;
+        let mut builder = PayloadBuilder::new(limit, capacity);
+        // The table of section 0 names salts and commitments of the others: it is written last, over zeros.
+        builder.begin(TenantId::SYSTEM, KeyVersion(0), COMMIT_SEGMENT_LOG2)?;
+        let table_len = 2 + self.tenants.len() * SectionInfo::MIN_LEN;
+        let mut plain = vec![0; table_len];
+        length(self.records.len()).put(&mut plain);
+        for record in &self.records {
+            record.public().put(&mut plain);
+        }
+        self.put_privates(TenantId::SYSTEM, &mut plain);
+        let first_len = length(plain.len());
+        builder.push(&plain)?;
+        for (tenant, chunks) in &self.tenants {
+            let section = builder.begin(*tenant, chunks.key_version, COMMIT_SEGMENT_LOG2)?;
+            plain.clear();
+            self.put_privates(*tenant, &mut plain);
+            length(chunks.entries.len()).put(&mut plain);
+            let base = length(plain.len() + chunks.entries.len() * ChunkEntry::MIN_LEN);
+            for entry in &chunks.entries {
+                let offset = entry.offset.checked_add(base).ok_or(BlockError::Invalid { what: "small chunk" })?;
+                ChunkEntry { section, offset, ..entry.clone() }.put(&mut plain);
+            }
+            builder.push(&plain)?;
+            builder.push(&chunks.bytes)?;
+        }
+        let mut table = vec![FORMAT_VERSION, u8::try_from(self.tenants.len()).unwrap_or(u8::MAX)];
+        let mut sections = Vec::with_capacity(self.tenants.len() + 1);
+        for index in 1..=self.tenants.len() {
+            let section = builder.seal_section(index, at, keys, rng)?;
+            section.put(&mut table);
+            sections.push(section);
+        }
+        builder.overwrite(0, 0, &table)?;
+        sections.insert(0, builder.seal_section(0, at, keys, rng)?);
+        Ok((SealedPayload { bytes: builder.into_bytes(), sections }, first_len))
+    }
+
+    /// Opens the payload of a commit or decision block that belongs to `manifest`.
+    pub fn open(manifest: &Manifest, payload: &[u8], keys: &Keyring) -> Result<OpenedCommit> {
+        let at = &manifest.position;
+        let malformed = BlockError::Malformed { what: WHAT };
+        if !at.kind.has_records() || payload.len() as u64 != u64::from(manifest.payload_len) {
+            return Err(malformed);
+        }
+        let prefix = *payload.first_chunk::<PREFIX_LEN>().ok_or(malformed.clone())?;
+        let first = SectionInfo {
+            tenant: TenantId::SYSTEM,
+            key_version: KeyVersion(0),
+            offset: 0,
+            plain_len: manifest.first_section_len,
+            seg_log2: COMMIT_SEGMENT_LOG2,
+            prefix,
+        };
+        let plain = open_whole(at, 0, &first, payload, keys)?;
+        let mut r = Reader::new(&plain, WHAT);
+        let mut sections = open_table(&mut r, &first, manifest.payload_len)?;
+        let publics: Vec<PublicPart> = r.value()?;
+        let mut privates: Vec<Option<Record>> = vec![None; publics.len()];
+        take_privates(&mut r, TenantId::SYSTEM, &publics, &mut privates)?;
+        r.finish()?;
+        let mut tenants = BTreeMap::new();
+        let mut places = Vec::new();
+        for (index, section) in (1u8..).zip(&sections) {
+            let plain = open_whole(at, index, section, payload, keys)?;
+            let mut r = Reader::new(&plain, WHAT);
+            take_privates(&mut r, section.tenant, &publics, &mut privates)?;
+            let mut entries: Vec<ChunkEntry> = r.value()?;
+            let bytes = r.take(r.remaining())?;
+            let base = length(plain.len() - bytes.len());
+            for entry in &mut entries {
+                let start = entry.offset.checked_sub(base).ok_or(malformed.clone())?;
+                let end = start as usize + entry.stored_len as usize;
+                if entry.section != index || end > bytes.len() || entry.plain_len as usize > MAX_CHUNK {
+                    return Err(malformed);
+                }
+                places.push((section.tenant, entry.clone()));
+                entry.section = 0;
+                entry.offset = start;
+            }
+            let chunks = TenantChunks { key_version: section.key_version, entries, bytes: bytes.to_vec() };
+            tenants.insert(section.tenant, chunks);
+        }
+        let records = privates.into_iter().collect::<Option<Vec<Record>>>().ok_or(malformed)?;
+        let encoded = records.iter().map(|record| record.private().encode()).collect();
+        sections.insert(0, first);
+        Ok(OpenedCommit { body: Self { records, encoded, tenants }, sections, chunks: places })
+    }
+}
+
+/// Opens one whole section out of a payload.
+pub fn open_whole(at: &BlockPosition, index: u8, section: &SectionInfo, payload: &[u8], keys: &Keyring) -> Result<Vec<u8>> {
+    let opener: Opener = open_section(at, index, section, keys)?;
+    let (sealed, within) = section_span(section, 0..section.plain_len)?;
+    let range = usize::try_from(sealed.start).ok().zip(usize::try_from(sealed.end).ok());
+    let bytes = range.and_then(|(start, end)| payload.get(start..end)).ok_or(BlockError::Malformed { what: "section" })?;
+    opener.open_span(&within, bytes)
+}
+
+/// The section table: sections lie one after the other, tenants ascending, and fill the payload.
+fn open_table(r: &mut Reader<'_>, first: &SectionInfo, payload_len: u32) -> Result<Vec<SectionInfo>> {
+    let version: u8 = r.value()?;
+    if version > FORMAT_VERSION {
+        return Err(BlockError::Unsupported { what: WHAT, version });
+    }
+    let count: u8 = r.value()?;
+    if version != FORMAT_VERSION || usize::from(count) >= MAX_SECTIONS {
+        return Err(r.malformed());
+    }
+    let sections = (0..count).map(|_| r.value()).collect::<Result<Vec<SectionInfo>>>()?;
+    let mut end = first.sealed_len();
+    let mut last = TenantId::SYSTEM;
+    for section in &sections {
+        let in_order = section.tenant > last && u64::from(section.offset) == end;
+        if !in_order || section.seg_log2 != COMMIT_SEGMENT_LOG2 || !section.is_within(payload_len) {
+            return Err(r.malformed());
+        }
+        end += section.sealed_len();
+        last = section.tenant;
+    }
+    if end == u64::from(payload_len) { Ok(sections) } else { Err(r.malformed()) }
+}
+
+/// Reads the private parts of one section and joins each with its public part; every index once, ascending, own tenant.
+fn take_privates(r: &mut Reader<'_>, tenant: TenantId, publics: &[PublicPart], records: &mut [Option<Record>]) -> Result<()> {
+    let mut next = 0u32;
+    for _ in 0..r.value::<u32>()? {
+        let index: u32 = r.value()?;
+        let blind = r.value()?;
+        let len = r.value::<u32>()? as usize;
+        let private = r.take(len)?;
+        let public = publics.get(index as usize).filter(|public| public.tenant == tenant && index >= next);
+        let public = public.ok_or_else(|| r.malformed())?;
+        let place = records.get_mut(index as usize).ok_or_else(|| r.malformed())?;
+        *place = Some(Record::from_parts(*public, blind, private)?);
+        next = index.saturating_add(1);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
