@@ -1,0 +1,27 @@
+//! Replays one seed of the simulation and prints what happened: `cargo run -p diaspore-tests --example sim -- SEED [STEPS]`.
+
+use std::process::ExitCode;
+
+use diaspore_tests::sim;
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command of its own")]
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(seed) = words.next().and_then(|word| word.parse().ok()) else {
+        eprintln!("usage: sim SEED [STEPS]");
+        return ExitCode::from(2);
+    };
+    let steps = words.next().and_then(|word| word.parse().ok()).unwrap_or(60);
+    match sim::run_blocking(seed, steps) {
+        Ok(report) => {
+            report.lines.iter().for_each(|line| println!("{line}"));
+            let trace: String = report.trace.iter().map(|byte| format!("{byte:02x}")).collect();
+            println!("{:?}: {} acknowledged, {} reads, {} starts, trace {trace}", report.scenario, report.acknowledged, report.reads, report.starts);
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Providers, disk, keys and at most one living engine of a simulated deployment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::id::{PrincipalId, Timestamp};
+use diaspore_block::key::Keyring;
+use diaspore_engine::api::{Caller, Error};
+use diaspore_engine::config::{EngineConfig, Mode};
+use diaspore_engine::world::{Draw, Entropy, RuntimeClock, SeededEntropy};
+use diaspore_engine::Engine;
+use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_policy::{BuiltInProfiles, Profile, ProviderId, ProviderSpec};
+use diaspore_provider::{Fleet, FleetOptions};
+use diaspore_testkit::HostileStore;
+use object_store::ObjectStore;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use super::model::Violation;
+
+/// What a crash leaves of the service's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFate {
+    /// All that was synced.
+    Kept,
+    /// What was synced, and this many bytes of what was not.
+    Torn(usize),
+    /// Nothing.
+    Lost,
+    /// The state at the last [`Deployment::remember_disk`].
+    RolledBack,
+}
+
+/// A deployment under simulation.
+#[derive(Debug)]
+pub struct Deployment {
+    /// The providers.
+    pub stores: Vec<HostileStore>,
+    /// The living engine.
+    pub engine: Option<Engine>,
+    specs: Vec<ProviderSpec>,
+    keys: Arc<Keyring>,
+    profile: Profile,
+    disk: MemoryMedium,
+    remembered: MemoryMedium,
+    disk_empty: bool,
+    clock: Arc<RuntimeClock>,
+    entropy: Arc<SeededEntropy>,
+}
+
+impl Deployment {
+    /// `providers` honest stores and an empty disk, all drawn from `seed`. Call inside the paused runtime.
+    pub fn new(seed: u64, providers: usize, profile: &str) -> Result<Self, Violation> {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let entropy = Arc::new(SeededEntropy::new(rng.next_u64()));
+        let mut stores = Vec::new();
+        let mut specs = Vec::new();
+        for index in 0..providers {
+            let name = format!("cloud-{index}");
+            stores.push(HostileStore::new(&name, ChaCha12Rng::seed_from_u64(rng.next_u64())));
+            specs.push(ProviderSpec::memory(ProviderId::new(&name).map_err(broken)?));
+        }
+        let profiles = BuiltInProfiles::load().map_err(broken)?;
+        let mut profile = profiles.get(profile).map_err(broken)?.clone();
+        profile.lease_ms = 1000;
+        Ok(Self {
+            stores,
+            engine: None,
+            specs,
+            keys: Arc::new(Keyring::create(&mut Draw(entropy.as_ref()))),
+            profile,
+            disk: MemoryMedium::new(),
+            remembered: MemoryMedium::new(),
+            disk_empty: true,
+            clock: Arc::new(RuntimeClock::starting_at(Timestamp(1_800_000_000_000))),
+            entropy,
+        })
+    }
+
+    /// The profile in force.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn fleet(&self) -> Fleet {
+        let stores = self.specs.iter().zip(&self.stores);
+        let stores = stores.map(|(spec, store)| (spec.clone(), Arc::new(store.clone()) as Arc<dyn ObjectStore>));
+        Fleet::from_stores(stores.collect(), FleetOptions::default())
+    }
+
+    /// An engine over these providers and `disk`, started in `mode`.
+    pub async fn start_on(&self, disk: &MemoryMedium, mode: Mode) -> Result<Engine, Error> {
+        let mut seed = [0; 32];
+        self.entropy.draw(&mut seed);
+        let salts = Box::new(ChaCha12Rng::from_seed(seed));
+        let ledger = Ledger::open(Arc::new(disk.clone()), &self.keys.ledger, OpenMode::ReadWrite, salts)
+            .map_err(|error| Error::caused(diaspore_engine::api::ErrorKind::LocalStore, "the simulated disk does not open", error))?;
+        let mut config = EngineConfig::new(self.profile.clone());
+        config.mode = mode;
+        config.probe_deadline = Duration::from_secs(5);
+        let keys = Arc::clone(&self.keys);
+        let clock = Arc::clone(&self.clock);
+        let entropy: Arc<dyn Entropy> = Arc::<SeededEntropy>::clone(&self.entropy);
+        Engine::start(config, keys, self.fleet(), ledger, clock, entropy).await
+    }
+
+    /// Starts the engine on the deployment's own disk: a plain start, or a recovery when the disk is empty.
+    pub async fn start(&mut self, first: bool) -> Result<(), Error> {
+        let mode = if self.disk_empty && !first { Mode::Recover { declare_lost: Vec::new() } } else { Mode::Start };
+        let engine = self.start_on(&self.disk.clone(), mode).await?;
+        self.disk_empty = false;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    /// Ends the process this instant and leaves the disk as `fate` says.
+    pub fn crash(&mut self, fate: DiskFate) {
+        if let Some(engine) = self.engine.take() {
+            engine.abort();
+        }
+        self.disk = match fate {
+            DiskFate::Kept => self.disk.crash(),
+            DiskFate::Torn(keep) => self.disk.crash_torn(keep),
+            DiskFate::RolledBack => self.remembered.snapshot(),
+            DiskFate::Lost => MemoryMedium::new(),
+        };
+        self.disk_empty = self.disk.files().is_empty();
+    }
+
+    /// Remembers the disk for [`DiskFate::RolledBack`].
+    pub fn remember_disk(&mut self) {
+        self.remembered = self.disk.snapshot();
+    }
+
+    /// `engine` and its disk take the place of what lived before.
+    pub fn adopt(&mut self, engine: Engine, disk: MemoryMedium) {
+        self.engine = Some(engine);
+        self.disk = disk;
+        self.disk_empty = false;
+    }
+
+    /// A copy of the disk as it is, as somebody might start it elsewhere.
+    pub fn copy_disk(&self) -> MemoryMedium {
+        self.disk.snapshot()
+    }
+
+    /// All providers behave from now on.
+    pub fn heal(&self) {
+        for store in &self.stores {
+            store.set_faults(diaspore_testkit::FaultPlan::honest());
+        }
+    }
+
+    /// The tenant that the script writes as.
+    pub async fn caller(&self) -> Result<Caller, Error> {
+        let engine = self.engine.as_ref().ok_or_else(|| Error::new(diaspore_engine::api::ErrorKind::NotAccepted, "no engine is alive"))?;
+        let tenant = match engine.tenant("sim").await? {
+            Some(tenant) => tenant,
+            None => engine.create_tenant("sim").await?,
+        };
+        Ok(Caller { tenant: tenant.id, principal: PrincipalId::NIL })
+    }
+}
+
+/// A simulation that could not be set up.
+pub(super) fn broken(error: impl std::fmt::Display) -> Violation {
+    Violation(format!("the simulation itself failed: {error}"))
+}
