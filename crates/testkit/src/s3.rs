@@ -16,10 +16,11 @@
 //! signature.rs AWS Signature Version 4
 //! ```
 //!
-//! Spoken are path-style CreateBucket, HeadBucket, ListObjectsV2, Put/Get/Head/Delete/CopyObject, DeleteObjects and
-//! multipart uploads, with `If-Match`, `If-None-Match` (atomic on PUT) and single ranges. Everything else is answered
-//! with 501. Signatures are checked as in the AWS documentation ("Authenticating Requests: Using the Authorization
-//! Header"), without the clock: an emulator has none, so old requests are not refused.
+//! Spoken, path style: buckets are made and probed; objects put, got, probed, copied, deleted singly or in batches, and
+//! uploaded in parts; `ListObjectsV2`; with `If-Match`, `If-None-Match` (atomic on PUT) and single ranges. Everything
+//! else is answered with 501. User metadata and content types are not kept. Signatures are checked as in the AWS
+//! documentation ("Authenticating Requests: Using the Authorization Header"), without the clock: an emulator has none,
+//! so old requests are not refused.
 
 mod answer;
 mod body;

@@ -209,7 +209,7 @@ impl Shelf {
             return Err(if absent { ShelfError::ConditionAbsent } else { ShelfError::Condition });
         }
         let meta = match (&self.backing, incoming) {
-            (Backing::Folder(folder), Incoming::File(file)) => folder.publish(bucket, key, file)?,
+            (Backing::Folder(folder), Incoming::File(file)) => folder.publish(bucket, key, &file)?,
             (Backing::Memory(memory), Incoming::Memory(pieces)) => memory.publish(bucket, key, pieces, now),
             _ => return Err(io::Error::other("an upload of another backing").into()),
         };

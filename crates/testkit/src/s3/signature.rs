@@ -75,9 +75,12 @@ fn canonical_request(parts: &Parts, signed: &str, payload: &str) -> String {
     format!("{}\n{path}\n{}\n{headers}\n{signed}\n{payload}", parts.method, query.join("&"))
 }
 
-/// The decoded parameters of a query, in order. `+` stays a plus sign, as S3 has it.
+/// The decoded parameters of a query, in order. `+` is a blank, as S3 has it.
 pub(super) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let decoded = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decode_str(&text).decode_utf8_lossy().into_owned()
+    };
     query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decoded(name), decoded(value))

@@ -132,7 +132,7 @@ impl Folder {
         Ok(IncomingFile { file: Some(file), path })
     }
 
-    pub(super) fn publish(&self, bucket: &str, key: &str, file: IncomingFile) -> io::Result<Meta> {
+    pub(super) fn publish(&self, bucket: &str, key: &str, file: &IncomingFile) -> io::Result<Meta> {
         let path = self.path(View::Now, bucket, key)?;
         if let Err(error) = fs::rename(&file.path, &path) {
             if error.kind() != io::ErrorKind::NotFound {
