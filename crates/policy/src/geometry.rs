@@ -126,7 +126,7 @@ pub fn plan_geometry(profile: &Profile, configured_domains: usize, healthy_domai
 /// Domains that must acknowledge a claim before it counts: floor((P + 3) / 2), so that two claims meet in a domain that does not
 /// lie even if one does (PROTOCOL rule 5). P = 3 needs 3, P = 4 needs 3, P = 5 needs 4.
 pub fn claim_quorum(domains: usize) -> usize {
-    (domains + 3) / 2
+    domains.midpoint(3)
 }
 
 #[cfg(test)]

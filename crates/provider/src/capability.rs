@@ -92,7 +92,7 @@ impl Fleet {
     /// the caller's generator). Every probe is bounded; a failed one does not end the test unless the rest depends on it.
     pub async fn self_test(&self, id: &ProviderId, nonce: [u8; 16]) -> Result<Capabilities, ProviderError> {
         self.member(id, Operation::Put)?;
-        let name: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{:032x}", u128::from_be_bytes(nonce));
         let path = format!("{PROBE_PREFIX}/{name}");
         // Cheap bytes that depend on the nonce: a provider cannot pass by returning an earlier test's object.
         let sample: Bytes =
@@ -127,51 +127,47 @@ type Step = Result<(), String>;
 impl Test<'_> {
     async fn put(&self) -> Step {
         let (head, tail) = (self.sample.slice(..1000), self.sample.slice(1000..));
-        self.fleet.put(self.id, self.path, vec![head, tail], self.deadline).await.map_err(text)
+        self.fleet.put(self.id, self.path, vec![head, tail], self.deadline).await.map_err(|error| error.to_string())
     }
 
     async fn get(&self) -> Step {
-        let stored = self.fleet.get(self.id, self.path, None, self.sample.len() as u64, self.deadline).await.map_err(text)?;
+        let stored = self.fleet.get(self.id, self.path, None, self.sample.len() as u64, self.deadline).await.map_err(|error| error.to_string())?;
         check(stored == *self.sample, "it returned other bytes than it was given")
     }
 
     async fn range(&self) -> Step {
-        let part = self.fleet.get(self.id, self.path, Some(777..4873), 4096, self.deadline).await.map_err(text)?;
+        let part = self.fleet.get(self.id, self.path, Some(777..4873), 4096, self.deadline).await.map_err(|error| error.to_string())?;
         check(Some(&*part) == self.sample.get(777..4873), "it returned other bytes than the range asked for")
     }
 
     async fn head(&self) -> Step {
-        let size = self.fleet.exists(self.id, self.path, self.deadline).await.map_err(text)?;
+        let size = self.fleet.exists(self.id, self.path, self.deadline).await.map_err(|error| error.to_string())?;
         check(size == Some(self.sample.len() as u64), "it reported another size than was written")
     }
 
     async fn list(&self) -> Step {
-        let listed = self.fleet.list(self.id, PROBE_PREFIX, 10_000, self.deadline).await.map_err(text)?;
+        let listed = self.fleet.list(self.id, PROBE_PREFIX, 10_000, self.deadline).await.map_err(|error| error.to_string())?;
         let entry = (self.path.to_owned(), self.sample.len() as u64);
         check(listed.contains(&entry), "a listing right after the write does not show the object")
     }
 
     async fn overwrite(&self) -> Step {
-        let member = self.fleet.member(self.id, Operation::Put).map_err(text)?;
-        let location = self.fleet.location(member, Operation::Put, self.path).map_err(text)?;
+        let member = self.fleet.member(self.id, Operation::Put).map_err(|error| error.to_string())?;
+        let location = self.fleet.location(member, Operation::Put, self.path).map_err(|error| error.to_string())?;
         let other = PutPayload::from_static(b"a second writer");
         match send_put(member, &location, other, 15, true, self.deadline).await {
             Ok(()) => return Err("it accepted a create-only write onto an existing object".to_owned()),
             Err(error) if error.kind == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(text(error)),
+            Err(error) => return Err(error.to_string()),
         }
         self.get().await
     }
 
     async fn delete(&self) -> Step {
-        self.fleet.delete(self.id, self.path, self.deadline).await.map_err(text)?;
-        let left = self.fleet.exists(self.id, self.path, self.deadline).await.map_err(text)?;
+        self.fleet.delete(self.id, self.path, self.deadline).await.map_err(|error| error.to_string())?;
+        let left = self.fleet.exists(self.id, self.path, self.deadline).await.map_err(|error| error.to_string())?;
         check(left.is_none(), "the object is still there after its deletion")
     }
-}
-
-fn text(error: ProviderError) -> String {
-    error.to_string()
 }
 
 fn check(holds: bool, otherwise: &str) -> Step {

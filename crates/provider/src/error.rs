@@ -219,21 +219,26 @@ fn has_refusal(error: &HttpError) -> bool {
     false
 }
 
+/// The S3 code decides where it is more exact than the status.
 fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     let Refusal::Status { status, code } = refusal else { return ErrorKind::TooLong };
-    match (*status, code.as_str()) {
-        // Codes that mean "no room" although their status says something else.
-        (_, "QuotaExceeded" | "StorageFull" | "XMinioStorageFull" | "TooManyBuckets") => ErrorKind::Full,
-        (_, "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted" | "ConditionalRequestConflict") => {
-            ErrorKind::Unavailable
-        }
-        (StatusCode::NOT_FOUND, _) => ErrorKind::NotFound,
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => ErrorKind::Denied,
-        (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthorizationHeaderMalformed") => ErrorKind::Denied,
-        (StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED, _) => ErrorKind::AlreadyExists,
-        (StatusCode::INSUFFICIENT_STORAGE, _) => ErrorKind::Full,
-        (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT, _) => ErrorKind::Unavailable,
-        (status, _) if status.is_server_error() => ErrorKind::Unavailable,
+    match code.as_str() {
+        "QuotaExceeded" | "StorageFull" | "XMinioStorageFull" => ErrorKind::Full,
+        "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted"
+        | "ConditionalRequestConflict" => ErrorKind::Unavailable,
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthorizationHeaderMalformed" => ErrorKind::Denied,
+        _ => status_kind(*status),
+    }
+}
+
+fn status_kind(status: StatusCode) -> ErrorKind {
+    match status {
+        StatusCode::NOT_FOUND => ErrorKind::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
+        StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED => ErrorKind::AlreadyExists,
+        StatusCode::INSUFFICIENT_STORAGE => ErrorKind::Full,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => ErrorKind::Unavailable,
+        status if status.is_server_error() => ErrorKind::Unavailable,
         _ => ErrorKind::BadResponse,
     }
 }

@@ -31,7 +31,7 @@ impl Default for BreakerOptions {
             failures: 3,
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(30),
-            lie_memory: Duration::from_secs(600),
+            lie_memory: Duration::from_mins(10),
         }
     }
 }
@@ -95,7 +95,7 @@ impl Health {
 const LATENCY_GAIN: f64 = 0.125;
 const ERROR_GAIN: f64 = 0.1;
 /// How long a "no room" answer keeps new shards away.
-const FULL_MEMORY: Duration = Duration::from_secs(60);
+const FULL_MEMORY: Duration = Duration::from_mins(1);
 /// How long a single failure keeps a provider suspect if nothing is asked of it meanwhile.
 const TROUBLE_MEMORY: Duration = Duration::from_secs(30);
 

@@ -78,10 +78,8 @@ impl Member {
         let mut report = Report { member: self, outcome: Some(Outcome::Abandoned) };
         self.tally.sent(errand.operation, if errand.operation == Operation::Put { errand.bytes } else { 0 });
         let until = Instant::now() + errand.deadline.total;
-        let done = match timeout_at(until, work(until)).await {
-            Ok(done) => done,
-            Err(_) => Err((ErrorKind::Timeout, format!("no answer within {:?}", errand.deadline.total))),
-        };
+        let late = || (ErrorKind::Timeout, format!("no answer within {:?}", errand.deadline.total));
+        let done = timeout_at(until, work(until)).await.unwrap_or_else(|_| Err(late()));
         match done {
             Ok(Answer { value, latency }) => {
                 report.outcome = Some(Outcome::Good(latency));
