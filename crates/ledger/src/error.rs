@@ -54,7 +54,7 @@ pub enum LedgerError {
     #[error("the disk refused to make the ledger durable: end the process, check the disk, start again to reconcile")]
     SyncFailed,
     /// An argument is out of its limits.
-    #[error("{what}")]
+    #[error("{what} is outside the limits: correct the call")]
     Invalid {
         /// The limit that was exceeded.
         what: &'static str,
@@ -72,6 +72,15 @@ impl From<io::Error> for LedgerError {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Full,
             _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<diaspore_block::BlockError> for LedgerError {
+    fn from(error: diaspore_block::BlockError) -> Self {
+        match error {
+            diaspore_block::BlockError::Invalid { what } => Self::Invalid { what },
+            other => Self::corrupt(other.to_string()),
         }
     }
 }

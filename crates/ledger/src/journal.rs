@@ -206,7 +206,7 @@ impl Stream {
             return Err(LedgerError::ReadOnly);
         }
         if plain.len() > MAX_ENTRY_BYTES {
-            return Err(LedgerError::Invalid { what: "a journal entry exceeds 64 MiB" });
+            return Err(LedgerError::Invalid { what: "length of a journal entry (64 MiB)" });
         }
         if self.tail.as_ref().is_none_or(|tail| tail.len >= SEGMENT_BYTES) {
             self.start_segment(rng)?;
@@ -231,6 +231,12 @@ impl Stream {
     }
 
     fn start_segment(&mut self, rng: &mut (dyn CryptoRng + Send)) -> Result<()> {
+        if let Some(tail) = &self.tail
+            && tail.file.len()? > tail.len
+        {
+            // What a failed write left behind the last entry would read as damage in a closed segment.
+            tail.file.set_len(tail.len)?;
+        }
         if let Some(pending) = self.begin_sync() {
             let through = pending.run()?;
             self.end_sync(through);

@@ -181,17 +181,10 @@ impl Ledger {
     /// Makes everything appended so far durable: one sync for all entries since the last.
     pub fn sync(&self) -> Result<()> {
         self.writable()?;
-        self.fatal(self.sync_stream(&self.0.hold))?;
+        self.fatal(sync_stream(&self.0.hold))?;
         if self.0.log_urgent.swap(false, Ordering::AcqRel) {
-            self.fatal(self.sync_stream(&self.0.log))?;
+            self.fatal(sync_stream(&self.0.log))?;
         }
-        Ok(())
-    }
-
-    fn sync_stream(&self, stream: &Mutex<Stream>) -> Result<()> {
-        let Some(pending) = relock(stream).begin_sync() else { return Ok(()) };
-        let through = pending.run()?;
-        relock(stream).end_sync(through);
         Ok(())
     }
 
@@ -250,7 +243,7 @@ impl Ledger {
     pub fn flush_view(&self) -> Result<()> {
         self.writable()?;
         // Whatever the view says must be in the journal first. Most of that sync runs without the writer's lock.
-        self.fatal(self.sync_stream(&self.0.log))?;
+        self.fatal(sync_stream(&self.0.log))?;
         let mut log = relock(&self.0.log);
         if let Some(pending) = log.begin_sync() {
             let through = self.fatal(pending.run())?;
@@ -324,6 +317,14 @@ impl Ledger {
             }
         })
     }
+}
+
+/// Syncs a stream without its lock, so that entries queue up for the next sync meanwhile.
+fn sync_stream(stream: &Mutex<Stream>) -> Result<()> {
+    let Some(pending) = relock(stream).begin_sync() else { return Ok(()) };
+    let through = pending.run()?;
+    relock(stream).end_sync(through);
+    Ok(())
 }
 
 fn put_position(changes: &mut Changes<'_>, position: &Position) {

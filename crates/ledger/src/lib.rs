@@ -23,6 +23,8 @@
 mod entry;
 mod error;
 mod facts;
+#[cfg(test)]
+mod fixture;
 mod identity;
 mod journal;
 mod ledger;

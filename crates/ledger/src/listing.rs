@@ -88,7 +88,7 @@ fn first_start(bucket: &[u8], query: &ListQuery<'_>) -> Option<Bound<Vec<u8>>> {
 
 pub(crate) fn list(state: &dyn State, bucket: BucketId, query: &ListQuery<'_>) -> Result<ListPage> {
     if query.limit == 0 || query.limit > MAX_LIST_ITEMS {
-        return Err(LedgerError::Invalid { what: "a list page has 1 to 10000 items" });
+        return Err(LedgerError::Invalid { what: "number of items of a list page (1 to 10000)" });
     }
     let scope = joined(bucket.as_bytes(), query.prefix);
     let mut page = ListPage::default();

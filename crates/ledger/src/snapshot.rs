@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use diaspore_block::codec::{Field, Reader};
 use diaspore_block::id::{BlockId, BucketId, ChunkId, Hash32, PrincipalId, Seq, TenantId};
+use diaspore_block::log::{ConsistencyProof, InclusionProof};
 use diaspore_block::record::PublicPart;
 
 use crate::error::{LedgerError, Result};
@@ -19,7 +20,7 @@ use crate::state::{State, Table};
 /// Names in the table [`Table::Meta`].
 pub(crate) mod meta {
     pub(crate) const APPLIED: &[u8] = b"applied";
-    pub(crate) const LOG_SIZE: &[u8] = b"log size";
+    pub(crate) const LOG: &[u8] = b"log";
     pub(crate) const TOTALS: &[u8] = b"totals";
     pub(crate) const KEYRING: &[u8] = b"keyring";
     pub(crate) const POSITION: &[u8] = b"position";
@@ -216,12 +217,12 @@ impl Snapshot {
     }
 
     /// Audit path of leaf `index` in the tree of `size` leaves (RFC 6962 section 2.1.1).
-    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash32>> {
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<InclusionProof> {
         merkle::inclusion(self.0.as_ref(), index, size)
     }
 
     /// Proof that the tree of `new` leaves extends the one of `old` leaves (RFC 6962 section 2.1.2).
-    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash32>> {
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<ConsistencyProof> {
         merkle::consistency(self.0.as_ref(), old, new)
     }
 

@@ -136,7 +136,10 @@ impl Transition<'_, '_> {
             Private::BlobDeleted(deleted) => self.blob_deleted(deleted, time),
             Private::BulkAdded(added) => self.bulk_added(added),
             Private::CommitReleased(released) => self.commit_released(released),
-            Private::Decision(decision) => self.decided(decision),
+            Private::Decision(decision) => {
+                self.decided(decision);
+                Ok(())
+            }
             Private::ApiKeyCreated(created) => self.api_key_created(created, time),
             Private::ApiKeyRevoked(revoked) => {
                 let key = revoked.id.as_bytes();
@@ -223,16 +226,15 @@ impl Transition<'_, '_> {
             }
         }
         let key = joined(put.bucket.as_bytes(), &put.key);
-        match read::<BlobEntry>(self.changes, Table::Blobs, &key)? {
-            Some(old) => self.forget(&mut row, &old),
-            None => {}
+        if let Some(old) = read::<BlobEntry>(self.changes, Table::Blobs, &key)? {
+            self.forget(&mut row, &old);
         }
         let entry = BlobEntry {
             version: put.version,
             size: put.size,
             content_type: put.content_type.clone(),
             metadata: put.metadata.clone(),
-            sha256: put.sha256.into(),
+            sha256: put.sha256,
             etag: put.etag,
             class: put.class,
             modified: time,
@@ -387,7 +389,7 @@ impl Transition<'_, '_> {
         place(self.changes, &mut self.totals, id, &released.placements)
     }
 
-    fn decided(&mut self, decision: &Decision) -> Result<()> {
+    fn decided(&mut self, decision: &Decision) {
         let entry = ChainEntry {
             seq: self.block.seq,
             incarnation: self.block.facts.incarnation,
@@ -397,7 +399,6 @@ impl Transition<'_, '_> {
             lost_declared: decision.lost_declared.clone(),
         };
         write(self.changes, Table::Chain, &self.block.seq.get().to_be_bytes(), &entry);
-        Ok(())
     }
 
     fn api_key_created(&mut self, created: &ApiKeyCreated, time: Timestamp) -> Result<()> {
@@ -420,10 +421,8 @@ impl Transition<'_, '_> {
 
     /// Appends the public parts to the Merkle log and compares with what the signed manifest states.
     fn log_grown(&mut self) -> Result<()> {
-        let before: u64 = read(self.changes, Table::Meta, meta::LOG_SIZE)?.unwrap_or_default();
-        let size = merkle::append(self.changes, before, self.block.records.iter().map(Record::public))?;
-        let Some(stated) = self.block.log else { return Ok(()) };
-        if stated.size != size || stated.root != merkle::root_with(self.changes, size)? {
+        let tree = merkle::append(self.changes, self.block.records.iter().map(Record::public))?;
+        if self.block.log.is_some_and(|stated| stated.size != tree.size() || stated.root != tree.root()) {
             return Err(self.refused("its manifest states another log"));
         }
         Ok(())
