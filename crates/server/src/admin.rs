@@ -16,7 +16,7 @@ use crate::document::Document;
 use crate::instant;
 use crate::problem::Problem;
 use crate::router::App;
-use crate::wire::{ApiKey, ApiKeyRequest, ApiKeys, IssuedApiKey, Settled, Tenant, TenantRequest, Tenants};
+use crate::wire::{ApiKey, ApiKeyRequest, ApiKeys, IssuedApiKey, SettleOutcome, Tenant, TenantRequest, Tenants};
 
 /// Longest wait for settling in one request, in seconds.
 const SETTLE_S: u64 = 3600;
@@ -35,8 +35,8 @@ pub(crate) async fn status(State(app): State<App>, _access: Access<Admin>) -> Js
 /// Wait until every shard of everything acknowledged is durable.
 #[utoipa::path(post, path = "/api/v1/settle", tag = "admin", security(("api_key" = ["admin"])),
     params(("timeout_s" = Option<u64>, Query, description = "Longest wait, 0 to 3600 seconds; 60 when absent")),
-    responses((status = 200, description = "What is settled and what is not", body = Settled)))]
-pub(crate) async fn settle(State(app): State<App>, _access: Access<Admin>, request: Request) -> Result<Json<Settled>, Problem> {
+    responses((status = 200, description = "What is settled and what is not", body = SettleOutcome)))]
+pub(crate) async fn settle(State(app): State<App>, _access: Access<Admin>, request: Request) -> Result<Json<SettleOutcome>, Problem> {
     let mut query = Query::of(request.uri())?;
     let seconds = query.number("timeout_s")?.unwrap_or(SETTLE_DEFAULT_S);
     query.done()?;
@@ -44,7 +44,7 @@ pub(crate) async fn settle(State(app): State<App>, _access: Access<Admin>, reque
         return Err(Problem::invalid(format!("timeout_s is at most {SETTLE_S}")));
     }
     let report = app.engine.settle_wait(Duration::from_secs(seconds)).await?;
-    Ok(Json(Settled {
+    Ok(Json(SettleOutcome {
         settled: report.unsettled_blocks == 0,
         unsettled_blocks: report.unsettled_blocks,
         unsettled_bytes: report.unsettled_bytes,

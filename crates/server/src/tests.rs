@@ -1,1 +1,10 @@
-//! Handler tests over a running engine.
+//! Every status and header rule over a running engine: in process, and over real sockets where the wire matters.
+
+mod access;
+mod documents;
+mod fixture;
+mod limits;
+mod mutations;
+mod namespace;
+mod reads;
+mod sockets;

@@ -256,7 +256,7 @@ impl IssuedApiKey {
 
 /// Outcome of waiting for everything to settle.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Settled {
+pub(crate) struct SettleOutcome {
     /// True when every shard of every block is durable.
     pub settled: bool,
     /// Blocks that still miss shards.
