@@ -131,7 +131,8 @@ impl Test<'_> {
     }
 
     async fn get(&self) -> Step {
-        let stored = self.fleet.get(self.id, self.path, None, self.sample.len() as u64, self.deadline).await.map_err(|error| error.to_string())?;
+        let stored =
+            self.fleet.get(self.id, self.path, None, self.sample.len() as u64, self.deadline).await.map_err(|error| error.to_string())?;
         check(stored == *self.sample, "it returned other bytes than it was given")
     }
 

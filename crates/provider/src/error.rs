@@ -224,8 +224,9 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     let Refusal::Status { status, code } = refusal else { return ErrorKind::TooLong };
     match code.as_str() {
         "QuotaExceeded" | "StorageFull" | "XMinioStorageFull" => ErrorKind::Full,
-        "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted"
-        | "ConditionalRequestConflict" => ErrorKind::Unavailable,
+        "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted" | "ConditionalRequestConflict" => {
+            ErrorKind::Unavailable
+        }
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthorizationHeaderMalformed" => ErrorKind::Denied,
         _ => status_kind(*status),
     }

@@ -1,1 +1,128 @@
+//! The client against real sockets that misbehave.
 
+use std::time::Duration;
+
+use diaspore_policy::{ProviderId, ProviderSpec};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{Credentials, Deadline, ErrorKind, Fleet, FleetOptions, ProviderError, S3Credentials};
+
+const QUICK: Deadline = Deadline::new(Duration::from_secs(20), Duration::from_secs(10));
+
+/// Answers every connection's first request with `head`, then with `filler` for ever if there is one. Requests are kept.
+async fn endpoint(head: String, filler: Option<&'static [u8]>) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (requests, seen) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut buffer = vec![0; 16 * 1024];
+            let length = socket.read(&mut buffer).await.unwrap_or(0);
+            requests.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).ok();
+            let mut alive = socket.write_all(head.as_bytes()).await.is_ok();
+            while let (true, Some(filler)) = (alive, filler) {
+                alive = socket.write_all(filler).await.is_ok();
+            }
+        }
+    });
+    (url, seen)
+}
+
+fn fleet(url: &str) -> (Fleet, ProviderId) {
+    let id = ProviderId::new("p").unwrap();
+    let keys = [(id.clone(), S3Credentials::new("AKIACANARY".to_owned(), "SECRETCANARY".to_owned()))].into_iter().collect::<Credentials>();
+    let spec = ProviderSpec::s3(id.clone(), url, "bucket");
+    (Fleet::connect(&[spec], &keys, FleetOptions::default()).unwrap(), id)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+async fn refused(response: String) -> ProviderError {
+    let (url, _seen) = endpoint(response, None).await;
+    let (fleet, id) = fleet(&url);
+    let error = fleet.get(&id, "ab/cd", None, 100, QUICK).await.unwrap_err();
+    let text = format!("{error} {error:?} {fleet:?}");
+    assert!(!text.contains("SECRETCANARY") && !error.to_string().contains("ab/cd"), "{text}");
+    error
+}
+
+#[tokio::test]
+async fn statuses_and_codes_become_kinds() {
+    let xml = |code: &str| format!("<Error><Code>{code}</Code><Message>ab/cd</Message></Error>");
+    for (status, code, kind) in [
+        ("404 Not Found", "NoSuchKey", ErrorKind::NotFound),
+        ("403 Forbidden", "SignatureDoesNotMatch", ErrorKind::Denied),
+        ("403 Forbidden", "QuotaExceeded", ErrorKind::Full),
+        ("401 Unauthorized", "", ErrorKind::Denied),
+        ("400 Bad Request", "InvalidAccessKeyId", ErrorKind::Denied),
+        ("500 Internal Server Error", "InternalError", ErrorKind::Unavailable),
+        ("503 Slow Down", "SlowDown", ErrorKind::Unavailable),
+        ("507 Insufficient Storage", "", ErrorKind::Full),
+        ("416 Range Not Satisfiable", "InvalidRange", ErrorKind::BadResponse),
+    ] {
+        let error = refused(answer(status, "", &xml(code))).await;
+        assert_eq!(error.kind, kind, "{status} {code}: {error}");
+        if kind == ErrorKind::Denied {
+            assert!(error.to_string().contains("Check the access key"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_never_followed() {
+    let (trap, mut visitors) = endpoint(answer("200 OK", "ETag: \"x\"\r\n", "inside"), None).await;
+    let error = refused(answer("307 Temporary Redirect", &format!("Location: {trap}/metadata\r\n"), "")).await;
+    assert_eq!(error.kind, ErrorKind::BadResponse);
+    assert!(error.to_string().contains("redirect, which is never followed"), "{error}");
+    assert!(visitors.try_recv().is_err(), "nobody came");
+}
+
+#[tokio::test]
+async fn endless_error_texts_listings_and_objects_end() {
+    let head = |status: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 99999999999\r\nContent-Type: application/xml\r\n\r\n");
+    let (url, _seen) = endpoint(head("500 Oops"), Some(&[b'x'; 4096])).await;
+    let (failing, id) = fleet(&url);
+    assert_eq!(failing.get(&id, "ab/cd", None, 100, QUICK).await.unwrap_err().kind, ErrorKind::Unavailable);
+    let (url, _seen) = endpoint(head("200 OK"), Some(&[b'x'; 4096])).await;
+    let (endless, id) = fleet(&url);
+    assert_eq!(endless.list(&id, "claims", 10, QUICK).await.unwrap_err().kind, ErrorKind::TooLong);
+    assert_eq!(endless.get(&id, "ab/cd", None, 100, QUICK).await.unwrap_err().kind, ErrorKind::TooLong);
+}
+
+#[tokio::test]
+async fn a_body_cut_off_is_no_object_and_no_connection_is_unavailable() {
+    let short = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 50\r\nConnection: close\r\n\r\nhalf".to_owned();
+    let error = refused(short).await;
+    assert!(matches!(error.kind, ErrorKind::Unavailable | ErrorKind::BadResponse), "{error}");
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let (fleet, id) = fleet(&url);
+    let error = fleet.exists(&id, "ab/cd", QUICK).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.to_string().contains("no connection: check the endpoint"), "{error}");
+}
+
+#[tokio::test]
+async fn loopback_puts_are_signed_but_not_hashed() {
+    let (url, mut seen) = endpoint(answer("200 OK", "ETag: \"x\"\r\n", ""), None).await;
+    let (fleet, id) = fleet(&url);
+    fleet.put(&id, "ab/cd", vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")], QUICK).await.unwrap();
+    let request = seen.recv().await.unwrap().to_lowercase();
+    assert!(request.starts_with("put /bucket/ab/cd http/1.1"), "{request}");
+    assert!(request.contains("x-amz-content-sha256: unsigned-payload") && request.contains("aws4-hmac-sha256"), "{request}");
+    assert!(request.contains("content-length: 6"), "{request}");
+}
+
+#[test]
+fn codes_are_plain_words_or_nothing() {
+    assert_eq!(error_code(b"<?xml?><Error><Code>NoSuchKey</Code></Error>"), "NoSuchKey");
+    for hostile in [&b"<Code>a/b\n</Code>"[..], b"<Code>", b"", b"\xff\xfe", &[b'x'; 100]] {
+        assert_eq!(error_code(hostile), "");
+    }
+    assert_eq!(error_code(format!("<Code>{}</Code>", "x".repeat(65)).as_bytes()), "");
+}
