@@ -100,14 +100,12 @@ impl Member {
     async fn slot(&self, errand: Errand) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), ProviderError> {
         let wanted = permits(errand.bytes).min(self.byte_permits);
         let both = async { Ok::<_, tokio::sync::AcquireError>((self.bytes.acquire_many(wanted).await?, self.requests.acquire().await?)) };
-        match tokio::time::timeout(errand.deadline.total, both).await {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => {
-                self.tally.refused();
-                let detail = format!("no free slot within {:?}: raise the limits or lower the load", errand.deadline.total);
-                Err(self.error(errand.operation, ErrorKind::Busy, detail))
-            }
+        if let Ok(Ok(slot)) = tokio::time::timeout(errand.deadline.total, both).await {
+            return Ok(slot);
         }
+        self.tally.refused();
+        let detail = format!("no free slot within {:?}: raise the limits or lower the load", errand.deadline.total);
+        Err(self.error(errand.operation, ErrorKind::Busy, detail))
     }
 
     fn judge(&self, kind: ErrorKind, detail: &str) -> Outcome {
