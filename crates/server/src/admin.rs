@@ -48,7 +48,7 @@ pub(crate) async fn settle(State(app): State<App>, _access: Access<Admin>, reque
         settled: report.unsettled_blocks == 0,
         unsettled_blocks: report.unsettled_blocks,
         unsettled_bytes: report.unsettled_bytes,
-        waited_ms: u64::try_from(report.waited.as_millis()).unwrap_or(u64::MAX),
+        waited_ms: report.waited_ms,
     }))
 }
 
