@@ -69,6 +69,16 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing makes the view durable: the journal goes first, or the view stays as it was flushed.
+        let broken = self.broken.load(Ordering::Acquire);
+        if broken || self.mode == OpenMode::ReadOnly || sync_stream(&self.log).is_err() {
+            self.view.abandon();
+        }
+    }
+}
+
 fn relock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

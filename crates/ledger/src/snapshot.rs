@@ -55,6 +55,11 @@ impl Snapshot {
         Self(state)
     }
 
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> Arc<dyn State + Send + Sync> {
+        Arc::clone(&self.0)
+    }
+
     fn entry<T: Field>(&self, table: Table, key: &[u8]) -> Result<Option<T>> {
         self.0.get(table, key)?.map(|bytes| decode(&bytes, table.name())).transpose()
     }

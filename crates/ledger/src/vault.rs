@@ -152,6 +152,11 @@ impl Vault {
         self.0.sync_failed.load(Ordering::Acquire)
     }
 
+    /// Refuses every later sync.
+    pub(crate) fn abandon(&self) {
+        self.0.sync_failed.store(true, Ordering::Release);
+    }
+
     /// Makes the next opening rebuild the view.
     pub(crate) fn mark_damaged(&self) -> io::Result<()> {
         if self.0.mode == OpenMode::ReadOnly {
@@ -183,6 +188,10 @@ impl Vault {
     }
 
     fn sync_file(&self) -> io::Result<()> {
+        // After one failure the system may have dropped the pages and call the next sync a success.
+        if self.sync_failed() {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
         self.0.file.sync().inspect_err(|_| self.0.sync_failed.store(true, Ordering::Release))
     }
 

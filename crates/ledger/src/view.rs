@@ -9,7 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Builder, Database, Durability, ReadOnlyTable, TableDefinition};
+use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableTableMetadata, TableDefinition};
 
 use crate::error::{LedgerError, Result};
 use crate::medium::{MediumFile, OpenMode};
@@ -40,7 +40,8 @@ fn fault(error: impl Into<redb::Error>) -> LedgerError {
 
 /// The database, its file and the newest snapshot of it.
 pub(crate) struct View {
-    db: Database,
+    /// Present until the view is dropped.
+    db: Option<Database>,
     vault: Vault,
     mode: OpenMode,
     values: Arc<Secret>,
@@ -103,7 +104,7 @@ impl View {
             }
             transaction.commit().map_err(fault)?;
             let latest = RwLock::new(Arc::new(Frozen::take(&db, &values)?));
-            Ok(Self { db, vault, mode, values, latest })
+            Ok(Self { db: Some(db), vault, mode, values, latest })
         })
     }
 
@@ -119,7 +120,7 @@ impl View {
         }
         let cells = changes.into_cells();
         contain(|| {
-            let mut transaction = self.db.begin_write().map_err(fault)?;
+            let mut transaction = self.db()?.begin_write().map_err(fault)?;
             transaction.set_durability(Durability::None).map_err(fault)?;
             let mut cells = cells.into_iter().peekable();
             while let Some(((table, _), _)) = cells.peek() {
@@ -143,7 +144,7 @@ impl View {
     }
 
     fn refresh(&self) -> Result<()> {
-        let frozen = Arc::new(contain(|| Frozen::take(&self.db, &self.values))?);
+        let frozen = Arc::new(contain(|| Frozen::take(self.db()?, &self.values))?);
         *self.latest.write().unwrap_or_else(PoisonError::into_inner) = frozen;
         Ok(())
     }
@@ -157,7 +158,7 @@ impl View {
             return Err(LedgerError::Full);
         }
         contain(|| {
-            let mut transaction = self.db.begin_write().map_err(fault)?;
+            let mut transaction = self.db()?.begin_write().map_err(fault)?;
             transaction.set_durability(Durability::Immediate).map_err(fault)?;
             // Without it an opening after a crash walks the whole file: 16.7 s at a million records.
             transaction.set_quick_repair(true);
@@ -165,6 +166,15 @@ impl View {
         })
         .map_err(|error| self.judge(error))?;
         if self.vault.drain()? { self.refresh() } else { Err(LedgerError::Full) }
+    }
+
+    fn db(&self) -> Result<&Database> {
+        self.db.as_ref().ok_or_else(|| LedgerError::corrupt("the view is closed"))
+    }
+
+    /// Lets nothing more become durable: the next opening sees the last flush, or rebuilds.
+    pub(crate) fn abandon(&self) {
+        self.vault.abandon();
     }
 
     fn judge(&self, error: LedgerError) -> LedgerError {
@@ -180,9 +190,29 @@ impl View {
     pub(crate) fn check(&self) -> Result<()> {
         let frozen = self.frozen();
         for table in Table::ALL {
-            frozen.walk(table, Bound::Unbounded, &mut |_, _| Ok(ControlFlow::Continue(())))?;
+            let mut found = 0;
+            frozen.walk(table, Bound::Unbounded, &mut |_, _| {
+                found += 1;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            // MACs speak for what is there, the count for what is not.
+            if frozen.table(table)?.len().map_err(fault)? != found {
+                return Err(LedgerError::corrupt(format!("the view's table of {} has lost entries", table.name())));
+            }
         }
         Ok(())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        // redb commits once more when it is closed. On damaged pages it may panic instead: then the view is rebuilt next time.
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err()
+            && let Err(error) = self.vault.mark_damaged()
+        {
+            tracing::warn!(%error, "could not mark the damaged view");
+        }
     }
 }
 

@@ -111,7 +111,7 @@ fn a_flipped_bit_in_the_view_never_gives_a_wrong_answer_and_is_repaired() {
     let expected = ledger.snapshot().unwrap().blob(bucket(1), b"key-20").unwrap();
     drop(ledger);
     let view = disk.contents("view").unwrap();
-    for at in (4096..view.len()).step_by(3001) {
+    for at in (4096..view.len()).step_by(20_011) {
         let disk = disk.snapshot();
         let mut bytes = view.clone();
         bytes[at] ^= 4;
@@ -320,13 +320,14 @@ fn the_hold_keeps_issued_blocks_until_they_are_settled() {
     let big: &'static [u8] = Box::leak(vec![3; 9 << 20].into_boxed_slice());
     for seq in 1..=4 {
         ledger.append(issued(seq, big)).unwrap();
-        ledger.append(JournalEntry::Released(ReleasedNote {
-            seq: Seq(seq),
-            incarnation: IncarnationId::from_bytes([1; 16]),
-            attempt: Attempt(0),
-            placements: placements(4),
-        }))
-        .unwrap();
+        ledger
+            .append(JournalEntry::Released(ReleasedNote {
+                seq: Seq(seq),
+                incarnation: IncarnationId::from_bytes([1; 16]),
+                attempt: Attempt(0),
+                placements: placements(4),
+            }))
+            .unwrap();
     }
     ledger.sync().unwrap();
     let crashed = open(disk.crash(), 2).unwrap();
