@@ -174,3 +174,52 @@ fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentI
     let value: T = crate::codec::decode(body, T::WHAT)?;
     if value.deployment() == deployment && value.is_plausible() { Ok(value) } else { Err(BlockError::NotAuthentic { what: T::WHAT }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_world::World;
+
+    fn claim(world: &World) -> Claim {
+        Claim {
+            deployment: world.keys.deployment,
+            epoch: Epoch(2),
+            incarnation: IncarnationId::from_bytes([1; 16]),
+            started: Timestamp(5),
+            lease_ms: 3000,
+            claim_quorum: 3,
+            claims_seen: vec![(Epoch(1), IncarnationId::from_bytes([2; 16]))],
+            providers: vec!["alpha".into(), "beta".into()],
+            geometry: Geometry::new(3, 5).unwrap(),
+            k_floor: 3,
+            window: 4,
+        }
+    }
+
+    #[test]
+    fn a_claim_opens_only_where_it_was_parked() {
+        let mut world = World::new(1);
+        let claim = claim(&world);
+        let names = world.names();
+        let name = names.claim("alpha", claim.incarnation, claim.epoch);
+        assert!(name.as_str().starts_with(&names.claim_prefix("alpha")));
+        let keys = &world.keys;
+        let sealed = claim.seal(&keys.head, &keys.identity, ("alpha", &name), &mut world.rng).unwrap();
+        let public = keys.identity.public();
+        let open =
+            |provider: &str, name: &ObjectName, bytes: &[u8]| Claim::open(&keys.head, &public, keys.deployment, (provider, name), bytes);
+        assert_eq!(open("alpha", &name, &sealed).unwrap(), claim);
+        assert!(open("beta", &name, &sealed).is_err());
+        let other = names.claim("alpha", claim.incarnation, Epoch(3));
+        assert!(open("alpha", &other, &sealed).is_err());
+        assert!(Head::open(&keys.head, &public, keys.deployment, ("alpha", &name), &sealed).is_err());
+        for at in (0..sealed.len()).step_by(7) {
+            let mut flipped = sealed.clone();
+            flipped[at] ^= 1;
+            assert!(open("alpha", &name, &flipped).is_err());
+        }
+        let stranger = World::new(2).keys.identity;
+        let forged = claim.seal(&keys.head, &stranger, ("alpha", &name), &mut world.rng).unwrap();
+        assert_eq!(open("alpha", &name, &forged), Err(BlockError::NotAuthentic { what: "claim" }));
+    }
+}

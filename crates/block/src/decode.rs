@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use crate::erasure;
 use crate::error::{BlockError, Result};
+use crate::geometry::Geometry;
+use crate::id::Hash32;
 use crate::manifest::Manifest;
 use crate::shard::VerifiedCells;
 
@@ -53,11 +55,22 @@ pub fn decode(manifest: &Manifest, present: &[VerifiedCells], payload: Range<u32
 /// The bytes `range` of shard `wanted`, data or parity: as they are where they are there, else rebuilt from any k shards
 /// of this block that cover them.
 pub fn reconstruct(manifest: &Manifest, present: &[VerifiedCells], wanted: u8, range: Range<u32>) -> Result<Bytes> {
-    let geometry = manifest.geometry;
-    if wanted >= geometry.n() || range.start > range.end || range.end > manifest.shard_len {
+    rebuild_range(manifest.geometry, manifest.shard_len, &manifest.block_root, present, wanted, range)
+}
+
+/// [`reconstruct`] for a caller that knows the block from its record instead of its manifest.
+pub fn rebuild_range(
+    geometry: Geometry,
+    shard_len: u32,
+    block_root: &Hash32,
+    present: &[VerifiedCells],
+    wanted: u8,
+    range: Range<u32>,
+) -> Result<Bytes> {
+    if wanted >= geometry.n() || range.start > range.end || range.end > shard_len {
         return Err(BlockError::Invalid { what: "shard range" });
     }
-    let ours = present.iter().filter(|cells| cells.block_root == manifest.block_root && cells.shard < geometry.n());
+    let ours = present.iter().filter(|cells| cells.block_root == *block_root && cells.shard < geometry.n());
     let mut sources: Vec<(u8, Bytes)> = Vec::with_capacity(usize::from(geometry.k()));
     for cells in ours {
         let Some(bytes) = cells.slice(range.start, range.end) else { continue };

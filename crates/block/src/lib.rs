@@ -21,4 +21,7 @@ pub mod seal;
 pub mod section;
 pub mod shard;
 
+#[cfg(test)]
+mod test_world;
+
 pub use error::{BlockError, Result};

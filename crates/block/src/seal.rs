@@ -323,7 +323,8 @@ impl<C: SegmentCipher> Opener<C> {
             return Err(BlockError::Malformed { what: self.what });
         }
         let mut plain = Vec::with_capacity(sealed.len());
-        for (index, segment) in (span.first_segment..).zip(sealed.chunks((1 << self.segment_log2) + TAG_LEN)) {
+        for (i, segment) in (0u32..).zip(sealed.chunks((1 << self.segment_log2) + TAG_LEN)) {
+            let index = span.first_segment.checked_add(i).ok_or(BlockError::Invalid { what: "span" })?;
             self.open_segment(index, segment, &mut plain)?;
         }
         let invalid = || BlockError::Invalid { what: "span" };

@@ -162,24 +162,56 @@ pub struct LeafList {
     cells: Vec<Hash32>,
 }
 
+/// What a record says about one shard: enough to check its cells without its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownShard {
+    /// Which deployment.
+    pub deployment: DeploymentId,
+    /// Root of the block.
+    pub block_root: Hash32,
+    /// Index of the shard.
+    pub shard: u8,
+    /// Bytes of the shard.
+    pub shard_len: u32,
+    /// Its root.
+    pub root: Hash32,
+}
+
+impl ShardHeader {
+    /// The shard this header stands in front of.
+    pub fn known(&self) -> Result<KnownShard> {
+        let root = self.roots.get(usize::from(self.index)).ok_or(BlockError::Malformed { what: "shard header" })?;
+        Ok(KnownShard {
+            deployment: self.manifest.position.deployment,
+            block_root: self.manifest.block_root,
+            shard: self.index,
+            shard_len: self.manifest.shard_len,
+            root: *root,
+        })
+    }
+}
+
 impl LeafList {
     /// Opens the bytes behind the body of the shard that `header` stands in front of.
     pub fn open(key: &HeaderKey, header: &ShardHeader, address: &ShardAddress<'_>, name: &ObjectName, sealed: &[u8]) -> Result<Self> {
+        Self::open_known(key, &header.known()?, address, name, sealed)
+    }
+
+    /// [`LeafList::open`] for a reader who knows the shard from its record.
+    pub fn open_known(key: &HeaderKey, known: &KnownShard, address: &ShardAddress<'_>, name: &ObjectName, sealed: &[u8]) -> Result<Self> {
         const WHAT: &str = "leaf list";
-        let shard_len = header.manifest.shard_len;
-        if sealed.len() != leaf_list_len(shard_len)? {
+        if sealed.len() != leaf_list_len(known.shard_len)? {
             return Err(BlockError::Malformed { what: WHAT });
         }
-        let context = context(SealType::LeafList, header.manifest.position.deployment, address, name);
+        let context = context(SealType::LeafList, known.deployment, address, name);
         let plain = open_object(key.expose(), &context, sealed, MAX_SHARD_OBJECT, WHAT)?;
         let mut r = Reader::new(&plain, WHAT);
-        let cells = (0..cell_count(shard_len)).map(|_| r.value()).collect::<Result<Vec<Hash32>>>()?;
+        let cells = (0..cell_count(known.shard_len)).map(|_| r.value()).collect::<Result<Vec<Hash32>>>()?;
         r.zeros_to_end()?;
-        let root = shard_root(header.index, shard_len, &cells);
-        if header.roots.get(usize::from(header.index)) != Some(&root) {
+        if shard_root(known.shard, known.shard_len, &cells) != known.root {
             return Err(BlockError::NotAuthentic { what: WHAT });
         }
-        Ok(Self { block_root: header.manifest.block_root, shard: header.index, shard_len, cells })
+        Ok(Self { block_root: known.block_root, shard: known.shard, shard_len: known.shard_len, cells })
     }
 
     /// The hash of cell `i`, if the shard has one.
@@ -208,8 +240,10 @@ impl VerifiedCells {
     /// Checks `bytes` as the cells from `first_cell` on; the last may be the shard's short one. On error the wrong cells
     /// are named, so that the others can be used.
     pub fn check(leaves: &LeafList, first_cell: u32, bytes: Bytes) -> Result<Self> {
-        let wrong: Vec<u32> =
-            (first_cell..).zip(bytes.chunks(CELL_LEN)).filter(|(i, cell)| !leaves.check_cell(*i, cell)).map(|(i, _)| i).collect();
+        // Counting from beyond the last cell would overflow; there is nothing to check there.
+        let first = first_cell.min(crate::codec::length(leaves.cells.len()));
+        let cells = (first..).zip(bytes.chunks(CELL_LEN));
+        let wrong: Vec<u32> = cells.filter(|(i, cell)| !leaves.check_cell(*i, cell)).map(|(i, _)| i).collect();
         let start = first_cell.checked_mul(1 << crate::limits::CELL_LOG2);
         match start {
             Some(start) if wrong.is_empty() && !bytes.is_empty() => {

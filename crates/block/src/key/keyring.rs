@@ -225,3 +225,45 @@ impl Field for Keyring {
         Ok(keyring)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_world::{World, rng};
+
+    #[test]
+    fn a_keyring_comes_back_under_its_master_key_only() {
+        let mut world = World::new(1);
+        let master = MasterKey::draw(&mut world.rng);
+        let sealed = world.keys.seal(&master, Salt::draw(&mut world.rng)).unwrap();
+        let opened = Keyring::open(&master, &sealed).unwrap();
+        assert_eq!(opened.deployment, world.keys.deployment);
+        assert_eq!(opened.version, 2);
+        assert_eq!(crate::codec::encode(&opened), crate::codec::encode(&world.keys));
+        assert_eq!(crate::codec::encode(&world.keys.duplicate().unwrap()), crate::codec::encode(&world.keys));
+        let wrong = Keyring::open(&MasterKey::draw(&mut rng(9)), &sealed).unwrap_err();
+        assert_eq!(wrong, BlockError::NotAuthentic { what: "keyring" });
+        for at in [0, 30, 60, sealed.len() - 1] {
+            let mut flipped = sealed.clone();
+            flipped[at] ^= 1;
+            assert!(Keyring::open(&master, &flipped).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let world = World::new(2);
+        let text = format!("{:?} {:?}", world.keys, world.keys.tenants);
+        assert!(text.len() < 200, "{text}");
+    }
+
+    #[test]
+    fn bucket_keys_are_unrelated() {
+        use crate::id::BucketId;
+        let world = World::new(3);
+        let keys = world.keys.tenant(world.tenant).unwrap();
+        let (a, b) = (keys.dedup.bucket(&BucketId::from_bytes([1; 16])), keys.dedup.bucket(&BucketId::from_bytes([2; 16])));
+        assert_ne!(a.chunk_id(b"same"), b.chunk_id(b"same"));
+        assert_eq!(a.chunk_id(b"same"), a.chunk_id(b"same"));
+    }
+}

@@ -1,0 +1,574 @@
+#!/usr/bin/env python3
+"""Independent decoder of the Diaspore block format, written from docs/format.md alone.
+
+    decode.py --all FOLDER                  check every golden vector in FOLDER, good and bad
+    decode.py --blob FOLDER KEY_HEX OUT     rebuild one blob from the shard files and key file in FOLDER
+
+Needs Python 3.11 and the `cryptography` package; BLAKE3 is below. Slow on purpose: it is meant to be read.
+"""
+import hashlib, hmac, itertools, json, pathlib, struct, sys
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+
+class Refused(Exception):
+    """The bytes are not what their place promises."""
+
+
+def need(condition, why):
+    if not condition:
+        raise Refused(why)
+
+
+# ---- BLAKE3 (hash, keyed, derive-key, extendable output) -------------------------------------------------------------
+IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+ORDER = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+START, END, PARENT, ROOT, KEYED, DERIVE_CONTEXT, DERIVE_KEY = 1, 2, 4, 8, 16, 32, 64
+M32 = 0xFFFFFFFF
+
+
+def compress(chaining, block, counter, length, flags):
+    v = list(chaining) + list(IV[:4]) + [counter & M32, counter >> 32, length, flags]
+    m = list(struct.unpack("<16I", block.ljust(64, b"\0")))
+
+    def g(a, b, c, d, x, y):
+        v[a] = (v[a] + v[b] + x) & M32
+        t = v[d] ^ v[a]; v[d] = (t >> 16 | t << 16) & M32
+        v[c] = (v[c] + v[d]) & M32
+        t = v[b] ^ v[c]; v[b] = (t >> 12 | t << 20) & M32
+        v[a] = (v[a] + v[b] + y) & M32
+        t = v[d] ^ v[a]; v[d] = (t >> 8 | t << 24) & M32
+        v[c] = (v[c] + v[d]) & M32
+        t = v[b] ^ v[c]; v[b] = (t >> 7 | t << 25) & M32
+
+    for turn in range(7):
+        g(0, 4, 8, 12, m[0], m[1]); g(1, 5, 9, 13, m[2], m[3]); g(2, 6, 10, 14, m[4], m[5]); g(3, 7, 11, 15, m[6], m[7])
+        g(0, 5, 10, 15, m[8], m[9]); g(1, 6, 11, 12, m[10], m[11]); g(2, 7, 8, 13, m[12], m[13]); g(3, 4, 9, 14, m[14], m[15])
+        if turn < 6:
+            m = [m[i] for i in ORDER]
+    return [v[i] ^ v[i + 8] for i in range(8)] + [v[i + 8] ^ chaining[i] for i in range(8)]
+
+
+def blake3(data, length=32, key=None, context=None):
+    words, flags = IV, 0
+    if key is not None:
+        words, flags = struct.unpack("<8I", key), KEYED
+    if context is not None:
+        words = struct.unpack("<8I", blake3_words(context, IV, DERIVE_CONTEXT, 32))
+        flags = DERIVE_KEY
+    return blake3_words(data, words, flags, length)
+
+
+def blake3_words(data, words, flags, length):
+    def chunk(index):
+        part = data[index * 1024:(index + 1) * 1024]
+        blocks = [part[i:i + 64] for i in range(0, len(part), 64)] or [b""]
+        cv = words
+        for i, block in enumerate(blocks):
+            f = flags | (START if i == 0 else 0) | (END if i == len(blocks) - 1 else 0)
+            node = (cv, block, index, len(block), f)
+            if i < len(blocks) - 1:
+                cv = compress(*node)[:8]
+        return node
+
+    def tree(first, count):
+        if count == 1:
+            return chunk(first)
+        left = 1 << ((count - 1).bit_length() - 1)
+        halves = [compress(*tree(first, left))[:8], compress(*tree(first + left, count - left))[:8]]
+        return (words, struct.pack("<16I", *halves[0], *halves[1]), 0, 64, flags | PARENT)
+
+    cv, block, _, size, f = tree(0, max(1, -(-len(data) // 1024)))
+    out = b""
+    for counter in range(-(-length // 64)):
+        out += struct.pack("<16I", *compress(cv, block, counter, size, f | ROOT))
+    return out[:length]
+
+
+# ---- SEAL ------------------------------------------------------------------------------------------------------------
+SECTION, SHARD_HEADER, LEAF_LIST, KEYRING = 1, 2, 3, 6
+PREFIX, TAG = 56, 16
+
+
+def expand(key, info, length):
+    out, block = b"", b""
+    for i in range(-(-length // 32)):
+        block = hmac.digest(key, block + info + bytes([i + 1]), "sha256")
+        out += block
+    return out[:length]
+
+
+def plain_len(sealed, log2):
+    body = sealed - PREFIX
+    need(body >= 0, "sealed form too short")
+    segments = -(-body // ((1 << log2) + TAG))
+    plain = body - segments * TAG
+    need(plain >= 0 and plain + -(-plain // (1 << log2)) * TAG == body, "no plaintext has this sealed length")
+    return plain
+
+
+def unseal(key, kind, deployment, log2, meaning, sealed):
+    need(len(meaning) <= 128, "meaning too wide")
+    length = plain_len(len(sealed), log2)
+    salt, commitment, body = sealed[:24], sealed[24:56], sealed[56:]
+    info = b"diaspore/v1/seal" + bytes([kind]) + salt + deployment + struct.pack(">QB", length, log2) + meaning.ljust(128, b"\0")
+    okm = expand(key, info, 76)
+    need(hmac.compare_digest(okm[44:], commitment), "commitment")
+    cipher, base, plain = AESGCM(okm[:32]), okm[32:44], b""
+    stride = (1 << log2) + TAG
+    for i in range(-(-len(body) // stride)):
+        nonce = base[:8] + (int.from_bytes(base[8:], "big") ^ i).to_bytes(4, "big")
+        try:
+            plain += cipher.decrypt(nonce, body[i * stride:(i + 1) * stride], None)
+        except InvalidTag:
+            raise Refused("segment tag") from None
+    need(len(plain) == length, "plaintext length")
+    return plain
+
+
+class Reader:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        need(0 <= n <= len(self.data) - self.at, "short")
+        self.at += n
+        return self.data[self.at - n:self.at]
+
+    def number(self, n):
+        return int.from_bytes(self.take(n), "big")
+
+    u8 = lambda self: self.number(1)
+    u32 = lambda self: self.number(4)
+    u64 = lambda self: self.number(8)
+    id = lambda self: self.take(16)
+    hash = lambda self: self.take(32)
+
+    def flag(self):
+        value = self.u8()
+        need(value in (0, 1), "flag")
+        return value == 1
+
+    def bytes(self):
+        return self.take(self.u32())
+
+    def text(self):
+        try:
+            return self.bytes().decode()
+        except UnicodeDecodeError:
+            raise Refused("text") from None
+
+    def list(self, item):
+        count = self.u32()
+        need(count <= len(self.data), "count")
+        return [item(self) for _ in range(count)]
+
+    def option(self, item):
+        return item(self) if self.flag() else None
+
+    def rest(self):
+        return self.take(len(self.data) - self.at)
+
+    def zeros(self, n=None):
+        need(not any(self.take(n) if n is not None else self.rest()), "reserved bytes")
+
+    def end(self):
+        need(self.at == len(self.data), "trailing bytes")
+
+
+# ---- Keyring ---------------------------------------------------------------------------------------------------------
+def open_keyring(master, sealed):
+    r = Reader(unseal(master, KEYRING, bytes(16), 16, b"", sealed))
+    need(r.u8() == 1, "keyring version")
+    ring = {"deployment": r.id(), "version": r.u64()}
+    for name in ("header", "name", "head", "log", "ledger", "api", "credential", "identity"):
+        ring[name] = r.hash()
+    ring["tenants"] = {}
+    for _ in range(r.u32()):
+        tenant, current, dedup = r.id(), r.u32(), r.hash()
+        versions = {}
+        for _ in range(r.u32()):
+            version = r.u32()
+            versions[version] = r.hash()
+        need(current in versions, "current key")
+        ring["tenants"][tenant] = {"dedup": dedup, "versions": versions}
+    need(len(r.data) - r.at < 4096, "padding")
+    r.zeros()
+    return ring
+
+
+# ---- Names -----------------------------------------------------------------------------------------------------------
+def shard_name(key, provider, kind, incarnation, counter, attempt):
+    parts = [kind.encode(), provider.encode(), incarnation + struct.pack(">QB", counter, attempt)]
+    message = b"diaspore/v1/name\0" + b"".join(struct.pack(">I", len(p)) + p for p in parts)
+    tag = hmac.digest(key, message, "sha256")[:20].hex()
+    return tag[:2] + "/" + tag[2:]
+
+
+# ---- Merkle trees ----------------------------------------------------------------------------------------------------
+def sha(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def merkle(leaves):
+    if not leaves:
+        return sha()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return sha(b"\1", merkle(leaves[:split]), merkle(leaves[split:]))
+
+
+def shard_root(index, length, cells):
+    leaves = [sha(b"\0diaspore/v1/cell\0", struct.pack(">I", i), cell) for i, cell in enumerate(cells)]
+    return sha(b"diaspore/v1/shard\0", struct.pack(">BI", index, length), merkle(leaves))
+
+
+def block_root(roots):
+    return sha(b"diaspore/v1/block\0", merkle([sha(b"\0", root) for root in roots]))
+
+
+# ---- Manifest, header, shard object ----------------------------------------------------------------------------------
+KINDS = {1: "bulk", 2: "commit", 3: "commit"}
+
+
+def open_manifest(data):
+    r = Reader(data)
+    need(r.u8() == 1, "manifest version")
+    m = {"kind": r.u8(), "attempt": r.u8(), "k": r.u8(), "n": r.u8(), "code": r.u8(), "cell_log2": r.u8(), "k_floor": r.u8()}
+    m |= {"deployment": r.id(), "block": r.id(), "incarnation": r.id(), "epoch": r.u64(), "seq": r.u64(), "counter": r.u64()}
+    m |= {"payload_len": r.u32(), "shard_len": r.u32(), "first_section_len": r.u32()}
+    r.zeros(4)
+    m |= {"block_root": r.hash(), "log_size": r.u64(), "log_root": r.hash(), "acked": r.u64(), "settled": r.u64(), "blind": r.hash()}
+    r.zeros(40)
+    r.end()
+    need(m["kind"] in KINDS and m["attempt"] < 4 and 1 <= m["k"] < m["n"] <= 32 and m["code"] == 1 and m["cell_log2"] == 16, "manifest")
+    need(0 < m["payload_len"] <= m["shard_len"] * m["k"], "lengths")
+    return m
+
+
+def padme(length):
+    exponent = length.bit_length() - 1
+    low = exponent - exponent.bit_length()
+    return -(-length // (1 << low)) << low if low > 0 else length
+
+
+def object_len(shard_len):
+    return max(4096, padme(2048 + shard_len + PREFIX + TAG + 32 * -(-shard_len // 65536)))
+
+
+def verify(public, domain, message, signature):
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, domain + b"\0" + message)
+    except InvalidSignature:
+        raise Refused("signature") from None
+
+
+def open_shard(ring, public, place, data):
+    """A shard object at its place -> (manifest, roots, index, body)."""
+    name = shard_name(ring["name"], place["provider"], place["kind"], place["incarnation"], place["counter"], place["attempt"])
+    meaning = sha(place["provider"].encode()) + sha(name.encode()) + place["incarnation"]
+    meaning += struct.pack(">QBB", place["counter"], place["attempt"], place["kind"] == "commit")
+    need(len(data) >= 2048, "short object")
+    r = Reader(unseal(ring["header"], SHARD_HEADER, place["deployment"], 16, meaning, data[:2048]))
+    raw = r.take(256)
+    m, signature, index = open_manifest(raw), r.take(64), r.u8()
+    roots = [r.hash() for _ in range(m["n"])]
+    r.zeros()
+    verify(public, b"diaspore/v1/manifest", raw, signature)
+    need(all(m[field] == place[field] for field in ("deployment", "incarnation", "counter", "attempt")), "place")
+    need(KINDS[m["kind"]] == place["kind"] and index < m["n"] and block_root(roots) == m["block_root"], "roots")
+    need(len(data) == object_len(m["shard_len"]), "object length")
+    body = data[2048:2048 + m["shard_len"]]
+    r = Reader(unseal(ring["header"], LEAF_LIST, place["deployment"], 16, meaning, data[2048 + m["shard_len"]:]))
+    cells = [r.hash() for _ in range(-(-m["shard_len"] // 65536))]
+    r.zeros()
+    need(shard_root(index, m["shard_len"], cells) == roots[index], "leaf list")
+    for i, cell in enumerate(cells):
+        need(blake3(body[i * 65536:(i + 1) * 65536]) == cell, f"cell {i}")
+    return m, roots, index, body
+
+
+# ---- Reed-Solomon over GF(2^8), polynomial 0x11d ---------------------------------------------------------------------
+EXP, LOG = [0] * 512, [0] * 256
+value = 1
+for power in range(255):
+    EXP[power] = EXP[power + 255] = value
+    LOG[value] = power
+    value = value << 1 ^ (0x11D if value & 0x80 else 0)
+
+
+def mul(a, b):
+    return EXP[LOG[a] + LOG[b]] if a and b else 0
+
+
+def power(a, n):
+    result = 1
+    for _ in range(n):
+        result = mul(result, a)
+    return result
+
+
+def invert(rows):
+    n = len(rows)
+    work = [list(row) + [int(i == j) for j in range(n)] for i, row in enumerate(rows)]
+    for col in range(n):
+        pivot = next((r for r in range(col, n) if work[r][col]), None)
+        need(pivot is not None, "singular matrix")
+        work[col], work[pivot] = work[pivot], work[col]
+        inverse = EXP[255 - LOG[work[col][col]]]
+        work[col] = [mul(x, inverse) for x in work[col]]
+        for r in range(n):
+            if r != col and work[r][col]:
+                factor = work[r][col]
+                work[r] = [x ^ mul(factor, y) for x, y in zip(work[r], work[col])]
+    return [row[n:] for row in work]
+
+
+def product(a, b):
+    out = []
+    for row in a:
+        line = [0] * len(b[0])
+        for factor, other in zip(row, b):
+            line = [x ^ mul(factor, y) for x, y in zip(line, other)]
+        out.append(line)
+    return out
+
+
+def code_matrix(k, n):
+    vandermonde = [[power(r, c) for c in range(k)] for r in range(n)]
+    return product(vandermonde, invert(vandermonde[:k]))
+
+
+def combine(row, shards):
+    out = bytearray(len(shards[0]))
+    for factor, shard in zip(row, shards):
+        if factor:
+            table = bytes(mul(factor, x) for x in range(256))
+            for i, byte in enumerate(shard.translate(table)):
+                out[i] ^= byte
+    return bytes(out)
+
+
+def decode_payload(m, shards):
+    """{index: body} with at least k entries -> payload."""
+    need(len(shards) >= m["k"], "too few shards")
+    used = sorted(shards)[:m["k"]]
+    matrix = code_matrix(m["k"], m["n"])
+    back = invert([matrix[i] for i in used])
+    data = b"".join(combine(row, [shards[i] for i in used]) for row in back)
+    payload, padding = data[:m["payload_len"]], data[m["payload_len"]:]
+    need(padding == blake3(m["blind"], len(padding), context=b"diaspore v1 payload padding"), "padding")
+    return payload
+
+
+# ---- Sections and commit bodies --------------------------------------------------------------------------------------
+def section_info(r):
+    return {"tenant": r.id(), "key_version": r.u32(), "offset": r.u32(), "plain_len": r.u32(), "seg_log2": r.u8(), "prefix": r.take(PREFIX)}
+
+
+def chunk_entry(r):
+    names = ("section", "offset", "stored_len", "plain_len", "encoding")
+    entry = {"bucket": r.id(), "id": r.hash()}
+    return entry | dict(zip(names, (r.u8(), r.u32(), r.u32(), r.u32(), r.u8())))
+
+
+def open_section(ring, m, index, section, payload):
+    need(9 <= section["seg_log2"] <= 16, "segment length")
+    sealed_len = section["plain_len"] + PREFIX + TAG * -(-section["plain_len"] // (1 << section["seg_log2"]))
+    sealed = payload[section["offset"]:section["offset"] + sealed_len]
+    need(len(sealed) == sealed_len and sealed[:PREFIX] == section["prefix"], "section place")
+    if section["tenant"] == bytes(16):
+        key = ring["log"]
+    else:
+        key = ring["tenants"][section["tenant"]]["versions"][section["key_version"]]
+    meaning = m["block"] + m["incarnation"] + struct.pack(">QBBB", m["counter"], m["attempt"], m["kind"], index)
+    meaning += section["tenant"] + struct.pack(">I", section["key_version"])
+    return unseal(key, SECTION, m["deployment"], section["seg_log2"], meaning, sealed)
+
+
+def open_commit(ring, m, payload):
+    """-> [(public part, private part)], [(chunk entry, stored bytes)]"""
+    first = {"tenant": bytes(16), "key_version": 0, "offset": 0, "plain_len": m["first_section_len"], "seg_log2": 13, "prefix": payload[:PREFIX]}
+    r = Reader(open_section(ring, m, 0, first, payload))
+    need(r.u8() == 1, "commit body version")
+    sections = [section_info(r) for _ in range(r.u8())]
+    publics = r.list(lambda r: r.take(128))
+    privates = {}
+
+    def take_privates(r, tenant):
+        for _ in range(r.u32()):
+            index, blind, private = r.u32(), r.hash(), r.bytes()
+            need(index < len(publics) and index not in privates, "record index")
+            public = publics[index]
+            need(public[0] == 1 and public[4:20] == tenant and not any(public[92:]), "public part")
+            need(sha(b"diaspore/v1/private\0", blind, private) == public[60:92], "commitment of a record")
+            need(private[:2] == public[:2], "kind of a record")
+            privates[index] = private
+
+    take_privates(r, bytes(16))
+    r.end()
+    chunks = []
+    for index, section in enumerate(sections, 1):
+        plain = open_section(ring, m, index, section, payload)
+        r = Reader(plain)
+        take_privates(r, section["tenant"])
+        for entry in r.list(chunk_entry):
+            need(entry["section"] == index and entry["offset"] + entry["stored_len"] <= len(plain), "chunk place")
+            chunks.append((entry, plain[entry["offset"]:entry["offset"] + entry["stored_len"]]))
+    need(len(privates) == len(publics), "private part missing")
+    return [(publics[i], privates[i]) for i in range(len(publics))], chunks
+
+
+def blob_put(private):
+    r = Reader(private[2:])
+    put = {"bucket": r.id(), "key": r.bytes(), "version": r.id(), "size": r.u64(), "content_type": r.option(Reader.text)}
+    put |= {"metadata": r.list(lambda r: (r.text(), r.text())), "sha256": r.option(Reader.hash), "etag": r.id(), "class": r.u8()}
+    put |= {"depth": r.u8(), "refs": r.list(lambda r: (r.hash(), r.u64()))}
+    put["idempotency"] = r.option(lambda r: (r.hash(), r.hash()))
+    r.end()
+    return put
+
+
+def bulk_added(private):
+    r = Reader(private[2:])
+    bulk = {"block": r.id(), "incarnation": r.id(), "counter": r.u64(), "attempt": r.u8(), "k": r.u8(), "n": r.u8(), "code": r.u8()}
+    bulk |= {"payload_len": r.u32(), "shard_len": r.u32(), "block_root": r.hash(), "shard_roots": r.list(Reader.hash)}
+    bulk |= {"manifest_hash": r.hash(), "placements": r.list(lambda r: (r.u8(), r.text(), r.flag()))}
+    bulk |= {"sections": r.list(section_info), "chunks": r.list(chunk_entry)}
+    r.end()
+    return bulk
+
+
+# ---- The vectors -----------------------------------------------------------------------------------------------------
+class Vectors:
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.index = json.loads(self.read("vectors.json"))
+        self.ring = open_keyring(bytes.fromhex(self.read(self.index["master_key"]).decode()), self.read(self.index["keyring"]))
+        self.public = bytes.fromhex(self.index["log_public_key"])
+
+    def read(self, name):
+        return (self.folder / name).read_bytes()
+
+    def place(self, block, shard):
+        place = {"kind": block["kind"], "incarnation": bytes.fromhex(block["incarnation"]), "counter": block["counter"]}
+        return place | {"attempt": block["attempt"], "provider": self.index["providers"][shard], "deployment": self.ring["deployment"]}
+
+    def payload(self, kind, subset=None):
+        block = next(b for b in self.index["blocks"] if b["kind"] == kind)
+        shards = {}
+        for i, name in enumerate(block["shards"]):
+            if subset is None or i in subset:
+                m, _, index, body = open_shard(self.ring, self.public, self.place(block, i), self.read(name))
+                shards[index] = body
+        return m, decode_payload(m, shards)
+
+    def blob(self, key, subset=None):
+        m, payload = self.payload("commit", subset)
+        records, chunks = open_commit(self.ring, m, payload)
+        need(merkle([sha(b"\0", public) for public, _ in records]) == m["log_root"] and m["log_size"] == len(records), "log root")
+        stored = {entry["id"]: (entry, data) for entry, data in chunks}
+        for _, private in records:
+            if private[1] == 6:
+                bulk = bulk_added(private)
+                bm, bulk_payload = self.payload("bulk", subset)
+                need((bm["block"], bm["block_root"]) == (bulk["block"], bulk["block_root"]), "bulk block")
+                plains = [open_section(self.ring, bm, i, section, bulk_payload) for i, section in enumerate(bulk["sections"])]
+                for entry in bulk["chunks"]:
+                    data = plains[entry["section"]][entry["offset"]:entry["offset"] + entry["stored_len"]]
+                    stored[entry["id"]] = (entry, data)
+        put = next((p for p in (blob_put(private) for _, private in records if private[1] == 4) if p["key"] == key), None)
+        need(put is not None and put["depth"] == 0, "no such blob")
+        dedup = next(iter(self.ring["tenants"].values()))["dedup"]
+        blob = b""
+        for chunk_id, length in put["refs"]:
+            entry, data = stored[chunk_id]
+            need(entry["encoding"] == 0 and len(data) == length, "chunk length")
+            need(blake3(data, key=blake3(put["bucket"], key=dedup)) == chunk_id, "chunk id")
+            blob += data
+        need(len(blob) == put["size"], "blob size")
+        return blob
+
+    def check_checkpoint(self):
+        text, signatures = self.read(self.index["checkpoint"]).decode().rsplit("\n\n", 1)
+        name, key_id, key = self.index["vkey"].split("+", 2)
+        import base64
+        blob = base64.b64decode(signatures.strip().split(" ")[2])
+        need(blob[:4].hex() == key_id and base64.b64decode(key) == b"\1" + self.public, "key of the note")
+        Ed25519PublicKey.from_public_bytes(self.public).verify(blob[4:], (text + "\n").encode())
+        m, _ = self.payload("commit")
+        need(text.split("\n") == [name, str(m["log_size"]), base64.b64encode(m["log_root"]).decode()], "checkpoint")
+
+    def check_seal(self):
+        for v in self.index["seal"]:
+            args = [bytes.fromhex(v["key"]), v["type"], bytes.fromhex(v["deployment"]), v["segment_log2"], bytes.fromhex(v["meaning"])]
+            sealed = bytes.fromhex(v["sealed"])
+            need(unseal(*args, sealed) == bytes.fromhex(v["plain"]), "sealed vector")
+            for at in range(0, len(sealed), 13):
+                expect_refusal(f"flipped byte {at}", unseal, *args, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1:])
+
+    def check_code(self):
+        for v in self.index["code"]:
+            k, n, data, parity = v["k"], v["n"], bytes.fromhex(v["data"]), bytes.fromhex(v["parity"])
+            length = len(data) // k
+            shards = [data[i * length:(i + 1) * length] for i in range(k)]
+            matrix = code_matrix(k, n)
+            need(b"".join(combine(row, shards) for row in matrix[k:]) == parity, f"code {k}-of-{n}")
+
+    def check_bad(self):
+        for bad in self.index["bad"]:
+            block = next(b for b in self.index["blocks"] if bad["file"] in b["shards"])
+            place, data = self.place(block, block["shards"].index(bad["file"])), self.read(bad["file"])
+            open_shard(self.ring, self.public, place, data)
+            change = bad.get("change", {})
+            if "flip" in change:
+                data = bytearray(data)
+                data[change["flip"]] ^= 1
+            data = bytes(data)
+            data = data[:len(data) - change.get("cut", 0)][:change.get("keep", len(data))] + bytes(change.get("append", 0))
+            for field, value in bad.get("place", {}).items():
+                place[field] = bytes.fromhex(value) if field in ("incarnation", "deployment") else value
+            expect_refusal(bad["why"], open_shard, self.ring, self.public, place, data)
+
+
+def expect_refusal(why, function, *args):
+    try:
+        function(*args)
+    except Refused:
+        return
+    sys.exit(f"FAILED: accepted what must be refused: {why}")
+
+
+def check_all(folder):
+    need(blake3(b"").hex().startswith("af1349b9f5f9a1a6a0404dea36dcc949"), "BLAKE3 self-test")
+    v = Vectors(folder)
+    key, expected = bytes.fromhex(v.index["blob"]["key"]), v.read(v.index["blob"]["file"])
+    for subset in itertools.combinations(range(3), 2):
+        need(v.blob(key, subset) == expected, f"blob from shards {subset}")
+    expect_refusal("one shard of two", v.blob, key, (1,))
+    expect_refusal("another master key", open_keyring, bytes(32), v.read(v.index["keyring"]))
+    v.check_checkpoint()
+    v.check_seal()
+    v.check_code()
+    v.check_bad()
+    print(f"ok: blob of {len(expected)} bytes from every 2 of 3 shards, {len(v.index['seal'])} seals, "
+          f"{len(v.index['code'])} codes, {len(v.index['bad'])} bad objects refused")
+
+
+def main(arguments):
+    match arguments:
+        case ["--all", folder]:
+            check_all(folder)
+        case ["--blob", folder, key, out]:
+            pathlib.Path(out).write_bytes(Vectors(folder).blob(bytes.fromhex(key)))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except Refused as refusal:
+        sys.exit(f"FAILED: {refusal}")
