@@ -133,6 +133,9 @@ fn error_code(body: &[u8]) -> String {
 }
 
 /// The same body, ending in an error once it is longer than `limit`.
+///
+/// The new body has no size hint on purpose: `object_store` allocates what `Content-Length` announces, so a provider that
+/// announces 100 GB for a listing would abort the process before a byte arrived.
 fn cut(body: HttpResponseBody, limit: usize) -> HttpResponseBody {
     let pieces = stream::unfold((body.bytes_stream(), limit), |(mut pieces, room)| async move {
         let piece = pieces.next().await?;
