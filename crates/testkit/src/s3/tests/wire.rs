@@ -4,6 +4,9 @@ use reqwest::{Client, StatusCode};
 
 use crate::s3::{EmulatorConfig, EmulatorError};
 
+/// Method, path, headers; status and a word of the answer.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16, &'a str);
+
 /// Status and body of one request to an emulator that wants no signatures.
 async fn ask(client: &Client, method: &str, url: String, headers: &[(&str, &str)]) -> (StatusCode, String) {
     let mut request = client.request(method.parse().unwrap(), url).body("twelve bytes");
@@ -20,7 +23,7 @@ async fn bad_requests_get_s3_errors() {
     let cloud = EmulatorConfig::folder(folder.path()).with_bucket("shards").start().await.unwrap();
     let client = Client::new();
     let zeros = "0".repeat(64);
-    let cases: [(&str, &str, &[(&str, &str)], u16, &str); 15] = [
+    let cases: [Case<'_>; 15] = [
         ("GET", "/shards/none", &[], 404, "NoSuchKey"),
         ("GET", "/absent/none", &[], 404, "NoSuchBucket"),
         ("PUT", "/absent/key", &[], 404, "NoSuchBucket"),
