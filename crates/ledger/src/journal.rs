@@ -149,7 +149,7 @@ impl Stream {
         let file = self.file(last)?;
         let bytes = read_all(file.as_ref())?;
         let header = Header::parse(&bytes, self.kind, last, &self.secret).ok_or_else(|| self.damage(last, 0))?;
-        let walked = segment::walk(&bytes, &header, segment::HEADER_LEN, header.first_ordinal, &self.secret);
+        let walked = segment::walk(&bytes, &header, (segment::HEADER_LEN, header.first_ordinal), &self.secret, &mut |_, _| Ok(()))?;
         match walked.verdict {
             Verdict::Damaged => return Err(self.damage(last, walked.end)),
             Verdict::Torn if self.mode == OpenMode::ReadWrite => {
@@ -271,7 +271,8 @@ impl Stream {
         self.synced = self.synced.max(through);
     }
 
-    /// Decodes the entries of segment `number` from `from` on (its start by default), in order, with the place behind each.
+    /// Shows the entries of segment `number` from `from` on (its start by default), in order, with the place behind each; fails at damage
+    /// after having shown what lies before it.
     pub(crate) fn read(&self, number: u64, from: Option<&Position>, visit: &mut dyn FnMut(&[u8], Position) -> Result<()>) -> Result<()> {
         let file = self.file(number)?;
         let bytes = read_all(file.as_ref())?;
@@ -280,7 +281,11 @@ impl Stream {
             Some(position) => (usize::try_from(position.offset).unwrap_or(usize::MAX), position.ordinal),
             None => (segment::HEADER_LEN, header.first_ordinal),
         };
-        let walked = segment::walk(&bytes, &header, start, ordinal, &self.secret);
+        let mut next = ordinal;
+        let walked = segment::walk(&bytes, &header, (start, ordinal), &self.secret, &mut |plain, end| {
+            next += 1;
+            visit(plain, Position { segment: number, id: header.id, offset: end as u64, ordinal: next })
+        })?;
         let newest = self.numbers.last() == Some(&number);
         if walked.verdict != Verdict::Whole && !(newest && walked.verdict == Verdict::Torn) {
             return Err(self.damage(number, walked.end));
@@ -290,12 +295,6 @@ impl Stream {
             if next.previous_len != walked.end as u64 || next.first_ordinal != walked.next_ordinal {
                 return Err(self.damage(number, walked.end));
             }
-        }
-        for (index, entry) in walked.entries.into_iter().enumerate() {
-            let at = ordinal + index as u64;
-            let sealed = bytes.get(entry.clone()).unwrap_or_default();
-            let plain = open(&self.secret, &segment::context(&header, at), sealed).ok_or_else(|| self.damage(number, entry.start))?;
-            visit(&plain, Position { segment: number, id: header.id, offset: entry.end as u64, ordinal: at + 1 })?;
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
-use std::ops::Range;
-
 use diaspore_block::seal::Context;
 
 use super::{MIN_SEALED, NO_DEPLOYMENT, SEAL_TYPE, StreamKind, open};
+use crate::error::Result;
 use crate::secret::Secret;
 
 /// Bytes in front of a segment's first entry.
@@ -116,39 +115,42 @@ pub(crate) enum Verdict {
 
 #[derive(Debug)]
 pub(crate) struct Walked {
-    /// Places of the sealed entries.
-    pub(crate) entries: Vec<Range<usize>>,
     /// Offset behind the last whole entry.
     pub(crate) end: usize,
     pub(crate) next_ordinal: u64,
     pub(crate) verdict: Verdict,
 }
 
-/// Finds the entries from `start` on that authenticate.
-pub(crate) fn walk(bytes: &[u8], header: &Header, start: usize, ordinal: u64, secret: &Secret) -> Walked {
-    let mut walked = Walked { entries: Vec::new(), end: start, next_ordinal: ordinal, verdict: Verdict::Whole };
+/// Opens the entries from `start` on, in order, as far as they authenticate; `visit` sees each with the offset behind it.
+pub(crate) fn walk(
+    bytes: &[u8],
+    header: &Header,
+    (start, ordinal): (usize, u64),
+    secret: &Secret,
+    visit: &mut dyn FnMut(&[u8], usize) -> Result<()>,
+) -> Result<Walked> {
+    let mut walked = Walked { end: start, next_ordinal: ordinal, verdict: Verdict::Whole };
     while walked.end < bytes.len() {
-        let Some(entry) = whole_entry(bytes, walked.end, header, walked.next_ordinal, secret) else {
+        let Some((plain, end)) = whole_entry(bytes, walked.end, header, walked.next_ordinal, secret) else {
             walked.verdict = judge_end(bytes, &walked, header, secret);
-            return walked;
+            return Ok(walked);
         };
-        walked.end = entry.end;
+        visit(&plain, end)?;
+        walked.end = end;
         walked.next_ordinal += 1;
-        walked.entries.push(entry);
     }
     if start > bytes.len() {
         walked.verdict = Verdict::Damaged;
     }
-    walked
+    Ok(walked)
 }
 
-fn whole_entry(bytes: &[u8], at: usize, header: &Header, ordinal: u64, secret: &Secret) -> Option<Range<usize>> {
+fn whole_entry(bytes: &[u8], at: usize, header: &Header, ordinal: u64, secret: &Secret) -> Option<(Vec<u8>, usize)> {
     let frame = parse_frame(bytes, at, header, secret).filter(|frame| frame.ordinal == ordinal)?;
     let start = at + FRAME_LEN;
-    let entry = start..start.checked_add(frame.sealed_len)?;
-    let sealed = bytes.get(entry.clone()).filter(|sealed| sealed.len() >= MIN_SEALED)?;
-    open(secret, &context(header, ordinal), sealed)?;
-    Some(entry)
+    let end = start.checked_add(frame.sealed_len)?;
+    let sealed = bytes.get(start..end).filter(|sealed| sealed.len() >= MIN_SEALED)?;
+    Some((open(secret, &context(header, ordinal), sealed)?, end))
 }
 
 /// A later frame whose writer already knew the broken entry to be durable makes it damage.
