@@ -260,11 +260,17 @@ impl CommitBody {
 
 /// Opens one whole section out of a payload.
 pub fn open_whole(at: &BlockPosition, index: u8, section: &SectionInfo, payload: &[u8], keys: &Keyring) -> Result<Vec<u8>> {
+    let malformed = BlockError::Malformed { what: "section" };
     let opener: Opener = open_section(at, index, section, keys)?;
-    let (sealed, within) = section_span(section, 0..section.plain_len)?;
-    let range = usize::try_from(sealed.start).ok().zip(usize::try_from(sealed.end).ok());
-    let bytes = range.and_then(|(start, end)| payload.get(start..end)).ok_or(BlockError::Malformed { what: "section" })?;
-    opener.open_span(&within, bytes)
+    let sealed = payload.get(section.offset as usize..).ok_or(malformed.clone())?;
+    let (prefix, body) = sealed.split_first_chunk::<PREFIX_LEN>().ok_or(malformed.clone())?;
+    // The entry's copy opens the section; the payload's own must say the same, or one block would have two readings.
+    if *prefix != section.prefix {
+        return Err(BlockError::NotAuthentic { what: "section" });
+    }
+    let (_, within) = section_span(section, 0..section.plain_len)?;
+    let len = usize::try_from(within.sealed.end - within.sealed.start).map_err(|_| malformed.clone())?;
+    opener.open_span(&within, body.get(..len).ok_or(malformed)?)
 }
 
 /// The section table: sections lie one after the other, tenants ascending, and fill the payload.
