@@ -1,25 +1,31 @@
 //! The memory tier: decoded chunks of hot small reads and chunk lists, bounded in bytes.
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
+
 use bytes::Bytes;
 use diaspore_block::id::{BucketId, ChunkId};
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 
 /// Bookkeeping of one entry beside its bytes.
 const ENTRY_BYTES: u64 = 128;
 
+type Key = (BucketId, ChunkId);
+/// Without random keys, so that a simulation replays; nobody chooses chunk ids, they are keyed hashes.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+
 #[derive(Debug, Clone)]
 struct Weight;
 
-impl Weighter<(BucketId, ChunkId), Bytes> for Weight {
-    fn weight(&self, _: &(BucketId, ChunkId), chunk: &Bytes) -> u64 {
+impl Weighter<Key, Bytes> for Weight {
+    fn weight(&self, _: &Key, chunk: &Bytes) -> u64 {
         ENTRY_BYTES + chunk.len() as u64
     }
 }
 
 /// Plain chunks by bucket and id. Only verified bytes enter.
 pub(crate) struct ChunkCache {
-    chunks: Cache<(BucketId, ChunkId), Bytes, Weight>,
+    chunks: Cache<Key, Bytes, Weight, Hasher>,
 }
 
 impl std::fmt::Debug for ChunkCache {
@@ -31,7 +37,7 @@ impl std::fmt::Debug for ChunkCache {
 impl ChunkCache {
     /// A cache that holds at most `bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { chunks: Cache::with_weighter((bytes >> 14).max(16), bytes as u64, Weight) }
+        Self { chunks: Cache::with((bytes >> 14).max(16), bytes as u64, Weight, Hasher::default(), DefaultLifecycle::default()) }
     }
 
     /// The whole plain chunk, if held.
@@ -42,6 +48,13 @@ impl ChunkCache {
     /// Keeps a whole plain chunk; the bytes are copied when they are a small part of a larger buffer.
     pub(crate) fn put(&self, bucket: BucketId, id: ChunkId, chunk: &Bytes) {
         self.chunks.insert((bucket, id), Bytes::copy_from_slice(chunk));
+    }
+}
+
+#[cfg(test)]
+impl ChunkCache {
+    pub(crate) fn clear(&self) {
+        self.chunks.clear();
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::api::{ByteRange, ETag, Error, ErrorKind, Precondition, PutOptions};
 
 /// Longest key in bytes.
-pub(crate) const MAX_KEY_BYTES: usize = 1024;
+pub(crate) const MAX_KEY_BYTES: usize = diaspore_block::limits::MAX_BLOB_KEY;
 /// Most metadata pairs of one blob, and most bytes of all names and values together.
 pub(crate) const MAX_METADATA_PAIRS: usize = 64;
 pub(crate) const MAX_METADATA_BYTES: usize = 8 * 1024;

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn provider() -> ProviderId {
-        ProviderId::from("p")
+        ProviderId::new("p").unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,9 +5,9 @@ use diaspore_block::record::{ChunkRef, Content};
 use crate::api::{Error, ErrorKind};
 
 /// References a record holds itself; more go into list chunks.
-pub(crate) const INLINE_REFS: usize = 512;
+pub(crate) const INLINE_REFS: usize = diaspore_block::limits::MAX_INLINE_REFS;
 /// References in one list chunk.
-pub(crate) const LIST_REFS: usize = 4096;
+pub(crate) const LIST_REFS: usize = diaspore_block::limits::MAX_LIST_REFS;
 /// Levels of lists: enough for 4096^4 * 512 chunks.
 const MAX_DEPTH: usize = 4;
 

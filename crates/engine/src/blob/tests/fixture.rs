@@ -1,0 +1,146 @@
+//! A whole engine in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diaspore_block::id::{PrincipalId, Seq, Timestamp};
+use diaspore_block::key::{Keyring, TenantKeys};
+use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_policy::{Profile, ProviderSpec};
+use diaspore_provider::{Fleet, FleetOptions, ProviderId};
+use diaspore_testkit::{HostileStore, Op};
+use futures::TryStreamExt;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::Engine;
+use crate::api::{
+    BlobInfo, BlobStream, BodyStream, ByteRange, Caller, Error, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage, Precondition,
+    PutOptions, PutOutcome,
+};
+use crate::config::EngineConfig;
+use crate::world::{Draw, RuntimeClock, SeededEntropy};
+
+pub(super) struct Fixture {
+    pub(super) engine: Engine,
+    pub(super) stores: Vec<HostileStore>,
+    caller: Caller,
+}
+
+pub(super) fn random(len: usize, seed: u64) -> Vec<u8> {
+    let mut data = vec![0; len];
+    StdRng::seed_from_u64(seed).fill_bytes(&mut data);
+    data
+}
+
+pub(super) fn compressible(len: usize) -> Vec<u8> {
+    let mut data = Vec::with_capacity(len + 64);
+    let mut line = 0_u64;
+    while data.len() < len {
+        data.extend_from_slice(format!("{{\"line\": {line}, \"hash\": \"{:016x}\"}}\n", line.wrapping_mul(0x9e37_79b9_7f4a_7c15)).as_bytes());
+        line += 1;
+    }
+    data.truncate(len);
+    data
+}
+
+pub(super) fn body(data: &[u8]) -> BodyStream {
+    let pieces: Vec<_> = data.chunks(300_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    Box::pin(futures::stream::iter(pieces))
+}
+
+pub(super) async fn whole(body: BlobStream) -> Result<Vec<u8>, Error> {
+    body.try_fold(Vec::new(), async |mut all, piece| {
+        all.extend_from_slice(&piece);
+        Ok(all)
+    })
+    .await
+}
+
+impl Fixture {
+    pub(super) async fn start(providers: usize) -> Self {
+        let entropy = Arc::new(SeededEntropy::new(42));
+        let mut rng = Draw(entropy.as_ref());
+        let mut keys = Keyring::create(&mut rng);
+        for _ in 0..2 {
+            let tenant = diaspore_block::id::TenantId::draw(&mut rng);
+            let tenant_keys = TenantKeys::draw(&mut rng);
+            keys = keys.with_tenant(tenant, tenant_keys).unwrap();
+        }
+        let stores: Vec<_> =
+            (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
+        let members = stores.iter().map(|store| {
+            let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
+            (spec, Arc::new(store.clone()) as _)
+        });
+        let fleet = Fleet::from_stores(members.collect(), FleetOptions::default());
+        let ledger =
+            Ledger::open(MemoryMedium::new(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
+        let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
+        let profile = Profile { linger_ms: 0, ..Profile::default() };
+        let engine = Engine::start(EngineConfig::new(profile), Arc::new(keys), fleet, ledger, clock, entropy).await.unwrap();
+        let tenant = engine.create_tenant("t").await.unwrap().id;
+        let caller = Caller { tenant, principal: PrincipalId::NIL };
+        engine.create_bucket(&caller, "bucket").await.unwrap();
+        Self { engine, stores, caller }
+    }
+
+    pub(super) async fn put(&self, key: &[u8], data: &[u8]) -> Result<PutOutcome, Error> {
+        self.put_with(key, data, PutOptions::default()).await
+    }
+
+    pub(super) async fn put_with(&self, key: &[u8], data: &[u8], options: PutOptions) -> Result<PutOutcome, Error> {
+        self.put_stream(key, options, body(data)).await
+    }
+
+    pub(super) async fn put_stream(&self, key: &[u8], options: PutOptions, body: BodyStream) -> Result<PutOutcome, Error> {
+        self.engine.put_blob(&self.caller, "bucket", key, options, body).await
+    }
+
+    pub(super) async fn engine_get(&self, key: &[u8], options: &GetOptions) -> Result<GetOutcome, Error> {
+        self.engine.get_blob(&self.caller, "bucket", key, options).await
+    }
+
+    pub(super) async fn open(&self, key: &[u8], range: Option<ByteRange>) -> Result<GetOutcome, Error> {
+        self.engine_get(key, &GetOptions { range, version: None }).await
+    }
+
+    pub(super) async fn read(&self, key: &[u8]) -> Result<Vec<u8>, Error> {
+        whole(self.open(key, None).await?.body).await
+    }
+
+    pub(super) async fn range(&self, key: &[u8], range: ByteRange) -> Result<Vec<u8>, Error> {
+        whole(self.open(key, Some(range)).await?.body).await
+    }
+
+    pub(super) async fn head(&self, key: &[u8]) -> Result<BlobInfo, Error> {
+        self.engine.head_blob(&self.caller, "bucket", key, &GetOptions::default()).await
+    }
+
+    pub(super) async fn delete(&self, key: &[u8], condition: Precondition, token: Option<Idempotency>) -> Result<Seq, Error> {
+        self.engine.delete_blob(&self.caller, "bucket", key, condition, token).await
+    }
+
+    pub(super) async fn list(&self, options: &ListOptions) -> Result<ListPage, Error> {
+        self.engine.list_blobs(&self.caller, "bucket", options).await
+    }
+
+    pub(super) async fn settle(&self) {
+        let report = self.engine.settle_wait(Duration::from_secs(120)).await.unwrap();
+        assert_eq!(report.unsettled_blocks, 0);
+    }
+
+    /// Empties the memory tier, so that reads reach the providers.
+    pub(super) fn forget(&self) {
+        self.engine.shared().data.cache.clear();
+    }
+
+    pub(super) fn gets(&self) -> u64 {
+        self.stores.iter().map(|store| store.requests(Op::Get)).sum()
+    }
+
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stores.iter().flat_map(HostileStore::objects).map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+}

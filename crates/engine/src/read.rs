@@ -1,0 +1,264 @@
+//! From a range of a blob to its bytes: chunks, blocks, shards, and back, in order, a few blocks ahead.
+//!
+//! Every byte that leaves here was verified: by segment tag, or by cells held against a signed root and then by segment tag.
+
+mod fetch;
+mod open;
+pub(crate) mod pace;
+mod plan;
+mod unit;
+pub(crate) mod walk;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use diaspore_block::id::{BlockId, BucketId, ChunkId};
+use diaspore_block::record::{ChunkRef, Content};
+use diaspore_ledger::{BlockEntry, Snapshot};
+use futures::future::{Either, ready};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::api::{BlobStream, Error, ErrorKind};
+use crate::namespace::{local, view};
+use crate::shared::Shared;
+use open::{Opened, damaged, fetch_unit};
+use unit::{FIRST_UNIT_BYTES, Item, UNIT_BYTES, Unit};
+use walk::{Piece, Step, Walker};
+
+/// Units fetched beyond the one that is being sent.
+const AHEAD: usize = 2;
+/// Reads up to this many bytes leave their chunks in the memory tier; longer ones would only push others out.
+const CACHED_READ_BYTES: u64 = 1 << 20;
+/// Units of fewer bytes are fetched by the reader's own task.
+const SMALL_UNIT_BYTES: u64 = 256 << 10;
+
+/// Bytes `range` of a blob. What can fail before the first byte fails here.
+///
+/// # Errors
+/// `DataUnavailable` when too few providers answer, `IntegrityViolation` when what they hold cannot be right.
+pub(crate) async fn open(shared: &Arc<Shared>, bucket: BucketId, content: &Content, range: Range<u64>) -> Result<BlobStream, Error> {
+    let planner = Planner {
+        shared: Arc::clone(shared),
+        bucket,
+        keep: range.end - range.start <= CACHED_READ_BYTES,
+        left: range.end - range.start,
+        walker: Walker::new(content, range),
+        gathering: None,
+        next: None,
+        first: true,
+        block: None,
+    };
+    let jobs = stream::try_unfold(planner, |mut planner| async move {
+        let job = Box::pin(planner.job()).await?;
+        Ok::<_, Error>(job.map(|job| (job, planner)))
+    });
+    let pieces = jobs.map(|job| async { Box::pin(job?.run()).await }).buffered(AHEAD + 1).map_ok(Done::into_stream).try_flatten();
+    let mut pieces = Box::pin(pieces.scan(false, |failed, piece| {
+        let end = *failed;
+        *failed = piece.is_err();
+        ready((!end).then_some(piece))
+    }));
+    match pieces.next().await {
+        None => Ok(Box::pin(stream::empty())),
+        Some(Err(error)) => Err(error),
+        Some(Ok(first)) => Ok(Box::pin(stream::once(ready(Ok(first))).chain(pieces))),
+    }
+}
+
+/// Turns the walk over the chunk list into jobs.
+struct Planner {
+    shared: Arc<Shared>,
+    bucket: BucketId,
+    walker: Walker,
+    /// Bytes not promised by any job yet.
+    left: u64,
+    /// Whether chunks go into the memory tier.
+    keep: bool,
+    gathering: Option<Unit>,
+    /// What came behind a unit that was closed by it.
+    next: Option<Next>,
+    first: bool,
+    /// The block of the last unit, which is often that of the next.
+    block: Option<Arc<BlockEntry>>,
+}
+
+enum Next {
+    Held(Bytes),
+    Item(BlockId, u8, Item),
+}
+
+impl Planner {
+    /// The next job, or `None` at the end of the range.
+    async fn job(&mut self) -> Result<Option<Job>, Error> {
+        loop {
+            match self.next.take() {
+                Some(Next::Held(bytes)) => return Ok(Some(Job::Held(bytes))),
+                Some(Next::Item(block, section, item)) => self.gathering = Some(Unit::new(block, section, item)),
+                None => (),
+            }
+            match self.walker.step() {
+                Step::End => {
+                    if self.left > 0 {
+                        return Err(damaged());
+                    }
+                    return self.close().await;
+                }
+                Step::List(list) => {
+                    let refs = load_list(&self.shared, self.bucket, list.id).await?;
+                    self.walker.enter(&list, refs)?;
+                }
+                Step::Chunk(piece) => {
+                    self.left = self.left.checked_sub(piece.wanted.end - piece.wanted.start).ok_or_else(damaged)?;
+                    self.next = self.place(&piece)?;
+                    if self.next.is_some()
+                        && let Some(job) = self.close().await?
+                    {
+                        return Ok(Some(job));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds a piece: in memory, beside those already gathered (then there is nothing left to do), or elsewhere.
+    fn place(&mut self, piece: &Piece) -> Result<Option<Next>, Error> {
+        if let Some(chunk) = self.shared.data.cache.get(self.bucket, piece.id) {
+            return Ok(Some(Next::Held(slice(&chunk, &piece.wanted)?)));
+        }
+        let place = view(&self.shared)?.chunk(self.bucket, &piece.id).map_err(local)?.ok_or_else(damaged)?;
+        if u64::from(place.plain_len) != piece.len {
+            return Err(damaged());
+        }
+        let item = Item::new(piece, &place);
+        let most = if self.first { FIRST_UNIT_BYTES } else { UNIT_BYTES };
+        let rest = match &mut self.gathering {
+            Some(unit) => unit.add(place.block, place.section, item, most),
+            None => Some(item),
+        };
+        Ok(rest.map(|item| Next::Item(place.block, place.section, item)))
+    }
+
+    /// Makes a job of what was gathered, if anything; waits for its memory. The order of waiting is the order of the blob, so
+    /// that the piece a caller waits for never waits behind a later one.
+    async fn close(&mut self) -> Result<Option<Job>, Error> {
+        let Some(unit) = self.gathering.take() else { return Ok(None) };
+        self.first = false;
+        let block = match &self.block {
+            Some(block) if block.facts.id == unit.block && block.settled => Arc::clone(block),
+            _ => Arc::new(view(&self.shared)?.block(unit.block).map_err(local)?.ok_or_else(damaged)?),
+        };
+        self.block = Some(Arc::clone(&block));
+        let permit = memory(&self.shared, &unit).await?;
+        Ok(Some(Job::Unit(UnitJob { shared: Arc::clone(&self.shared), bucket: self.bucket, block, unit, permit, keep: self.keep })))
+    }
+}
+
+/// Permits for the sealed and the opened bytes of a unit, which overlap by about a shard.
+async fn memory(shared: &Shared, unit: &Unit) -> Result<OwnedSemaphorePermit, Error> {
+    let bytes = usize::try_from((unit.span.end - unit.span.start) / 2 * 3).unwrap_or(usize::MAX).min(shared.config.limits.read_bytes);
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let closed = |_| Error::new(ErrorKind::DataUnavailable, "the service is shutting down");
+    Arc::clone(&shared.read_bytes).acquire_many_owned(permits).await.map_err(closed)
+}
+
+enum Job {
+    Held(Bytes),
+    Unit(UnitJob),
+}
+
+struct UnitJob {
+    shared: Arc<Shared>,
+    bucket: BucketId,
+    block: Arc<BlockEntry>,
+    unit: Unit,
+    permit: OwnedSemaphorePermit,
+    keep: bool,
+}
+
+enum Done {
+    Held(Bytes),
+    Unit(UnitJob, Opened),
+}
+
+impl Job {
+    async fn run(self) -> Result<Done, Error> {
+        let job = match self {
+            Self::Held(bytes) => return Ok(Done::Held(bytes)),
+            Self::Unit(job) => job,
+        };
+        if job.unit.span.end - job.unit.span.start <= SMALL_UNIT_BYTES {
+            let opened = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit).await?;
+            return Ok(Done::Unit(job, opened));
+        }
+        // A task of its own goes on while the caller is slow to take bytes; it ends with the caller.
+        let (mut done, fetched) = oneshot::channel();
+        let shared = Arc::clone(&job.shared);
+        shared.spawn(async move {
+            let opened = tokio::select! {
+                biased;
+                () = done.closed() => return,
+                opened = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit) => opened,
+            };
+            if done.send(opened.map(|opened| Done::Unit(job, opened))).is_err() {
+                tracing::trace!("the reader is gone");
+            }
+        });
+        fetched.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::DataUnavailable, "the service is shutting down")))
+    }
+}
+
+impl Done {
+    /// The pieces in order; memory is given back behind the last.
+    fn into_stream(self) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send {
+        let (mut job, opened) = match self {
+            Self::Held(bytes) => return Either::Left(stream::once(ready(Ok(bytes)))),
+            Self::Unit(job, opened) => (job, opened),
+        };
+        let items = std::mem::take(&mut job.unit.items);
+        Either::Right(stream::iter(items).map(move |item| job.finish(&opened, &item)))
+    }
+}
+
+impl UnitJob {
+    fn finish(&self, opened: &Opened, item: &Item) -> Result<Bytes, Error> {
+        let bytes = opened.bytes(item)?;
+        if self.keep && item.is_whole() {
+            self.shared.data.cache.put(self.bucket, item.id, &bytes);
+        }
+        debug_assert!(self.permit.num_permits() > 0 || self.unit.span.is_empty(), "a unit holds its memory");
+        Ok(bytes)
+    }
+}
+
+/// The references in a list chunk.
+async fn load_list(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Result<Vec<ChunkRef>, Error> {
+    let chunk = match shared.data.cache.get(bucket, id) {
+        Some(chunk) => chunk,
+        None => load_chunk(shared, bucket, id).await?,
+    };
+    Content::decode_list(&chunk).map_err(|_| damaged())
+}
+
+async fn load_chunk(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Result<Bytes, Error> {
+    let snapshot: Snapshot = view(shared)?;
+    let place = snapshot.chunk(bucket, &id).map_err(local)?.ok_or_else(damaged)?;
+    let block = Arc::new(snapshot.block(place.block).map_err(local)?.ok_or_else(damaged)?);
+    let len = u64::from(place.plain_len);
+    let item = Item::new(&Piece { id, len, wanted: 0..len }, &place);
+    let unit = Unit::new(place.block, place.section, item.clone());
+    let _memory = memory(shared, &unit).await?;
+    let chunk = fetch_unit(shared, block, &unit).await?.bytes(&item)?;
+    shared.data.cache.put(bucket, id, &chunk);
+    Ok(chunk)
+}
+
+fn slice(chunk: &Bytes, wanted: &Range<u64>) -> Result<Bytes, Error> {
+    let start = usize::try_from(wanted.start).map_err(|_| damaged())?;
+    let end = usize::try_from(wanted.end).map_err(|_| damaged())?;
+    if end > chunk.len() {
+        return Err(damaged());
+    }
+    Ok(chunk.slice(start..end))
+}
