@@ -2,6 +2,13 @@
 //!
 //! Regenerate, after a deliberate change of the format only: `cargo run -p diaspore-block --example vectors -- tests/vectors`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test crate: its helpers stand outside #[test] functions"
+)]
+
 #[path = "../examples/vectors/generate.rs"]
 mod generate;
 
