@@ -133,6 +133,22 @@ pub(crate) enum Entry {
     Noted(JournalEntry),
 }
 
+/// An entry on its way into the view, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step<'e> {
+    Applied(&'e AppliedBlock),
+    Noted(&'e JournalEntry),
+}
+
+impl Entry {
+    pub(crate) fn step(&self) -> Step<'_> {
+        match self {
+            Self::Applied(block) => Step::Applied(block),
+            Self::Noted(note) => Step::Noted(note),
+        }
+    }
+}
+
 const APPLIED: u8 = 1;
 const SETTLED: u8 = 2;
 const RELEASED: u8 = 3;

@@ -9,7 +9,7 @@ use diaspore_block::key::LedgerKey;
 use diaspore_block::record::Placement;
 use rand::CryptoRng;
 
-use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote};
+use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote, Step};
 use crate::error::{LedgerError, Result};
 use crate::identity;
 use crate::journal::{Position, Stream, StreamKind, journal_secret};
@@ -90,14 +90,14 @@ fn draw<const N: usize>(rng: &mut Rng) -> [u8; N] {
 }
 
 /// Changes one entry makes to the view, and how many records it stands for.
-fn changes_of<'s>(state: &'s dyn State, entry: &Entry) -> Result<(Changes<'s>, u64)> {
+fn changes_of<'s>(state: &'s dyn State, step: Step<'_>) -> Result<(Changes<'s>, u64)> {
     let mut changes = Changes::new(state);
-    let records = match entry {
-        Entry::Applied(block) => {
+    let records = match step {
+        Step::Applied(block) => {
             transition::apply(&mut changes, block)?;
             block.records.len() as u64
         }
-        Entry::Noted(note) => {
+        Step::Noted(note) => {
             transition::note(&mut changes, note)?;
             1
         }
@@ -172,6 +172,7 @@ impl Ledger {
     }
 
     /// Notes something in the journal; durable after [`Self::sync`]. Notes that concern the view change it at once.
+    #[expect(clippy::needless_pass_by_value, reason = "an entry is noted once: the caller hands it over")]
     pub fn append(&self, entry: JournalEntry) -> Result<()> {
         self.writable()?;
         let held = matches!(entry, JournalEntry::Block(_) | JournalEntry::Released(_) | JournalEntry::Dropped { .. });
@@ -185,7 +186,7 @@ impl Ledger {
             self.0.log_urgent.store(true, Ordering::Release);
         }
         let plain = entry.encode();
-        self.advance(&plain, &Entry::Noted(entry))
+        self.advance(&plain, Step::Noted(&entry))
     }
 
     /// Makes everything appended so far durable: one sync for all entries since the last.
@@ -208,7 +209,7 @@ impl Ledger {
         if block.seq <= applied {
             return Ok(());
         }
-        self.advance(&entry::encode_applied(block), &Entry::Applied(Box::new(block.clone())))
+        self.advance(&entry::encode_applied(block), Step::Applied(block))
     }
 
     /// Records where a block's shards are now; the block is settled once all n are acknowledged.
@@ -217,18 +218,18 @@ impl Ledger {
     }
 
     /// Journal first, view second, under the writer's lock. A transition that is refused leaves both untouched.
-    fn advance(&self, plain: &[u8], entry: &Entry) -> Result<()> {
+    fn advance(&self, plain: &[u8], step: Step<'_>) -> Result<()> {
         let mut log = relock(&self.0.log);
         if self.0.behind.load(Ordering::Acquire) {
             return Err(LedgerError::Full);
         }
         let frozen = self.0.view.frozen();
-        if let Entry::Applied(block) = entry
+        if let Step::Applied(block) = step
             && block.seq <= Snapshot::new(Arc::clone(&frozen) as _).applied_seq()?
         {
             return Ok(());
         }
-        let (changes, records) = changes_of(frozen.as_ref(), entry)?;
+        let (changes, records) = changes_of(frozen.as_ref(), step)?;
         let appended = log.append(plain, relock(&self.0.rng).as_mut());
         let position = self.fatal(appended)?;
         let mut changes = changes;
@@ -387,7 +388,7 @@ fn replay(view: &View, log: &Stream, from: Option<&Position>) -> Result<u64> {
         let start = from.filter(|from| from.segment == number);
         log.read(number, start, &mut |plain, position| {
             let frozen = view.frozen();
-            let (mut changes, records) = changes_of(frozen.as_ref(), &entry::decode(plain)?)?;
+            let (mut changes, records) = changes_of(frozen.as_ref(), entry::decode(plain)?.step())?;
             put_position(&mut changes, &position);
             view.write(changes)?;
             entries += 1;
@@ -399,9 +400,7 @@ fn replay(view: &View, log: &Stream, from: Option<&Position>) -> Result<u64> {
             Ok(())
         })?;
     }
-    if entries > 0 {
-        view.flush()?;
-    }
+    // The rest becomes durable with the next flush: opening does not wait for the disk.
     Ok(entries)
 }
 
