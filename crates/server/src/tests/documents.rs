@@ -120,7 +120,8 @@ impl io::Write for Sink {
 async fn the_log_names_nobody() {
     let sink = Sink::default();
     let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let house = house().await;
     let logging = tracing::subscriber::set_default(subscriber);
     house.user("PUT", "/api/v1/buckets/canary-bucket").send().await.is(201);

@@ -51,19 +51,15 @@ async fn a_stalled_body_is_cut_with_408() {
 async fn requests_beyond_the_limit_are_not_accepted() {
     let house = house_with(Limits { requests: 1, ..Limits::default() }).await;
     let (release, held) = tokio::sync::oneshot::channel::<()>();
+    let (began, begun) = tokio::sync::oneshot::channel::<()>();
     let body = Body::from_stream(futures::stream::once(async move {
+        began.send(()).ok();
         held.await.ok();
         Ok::<_, std::io::Error>(Bytes::from_static(b"late"))
     }));
     let first = tokio::spawn(house.user("PUT", AT).body(body).send());
-    // The first holds the only slot from its first poll on; until then others may still get through.
-    let refused = loop {
-        let answer = house.user("GET", "/api/v1/buckets").send().await;
-        if answer.status == 503 {
-            break answer;
-        }
-        tokio::task::yield_now().await;
-    };
+    begun.await.unwrap();
+    let refused = house.user("GET", "/api/v1/buckets").send().await;
     refused.is_problem(503, "not_accepted");
     assert_eq!((refused.json()["outcome"].as_str(), refused.header("retry-after")), (Some("not_accepted"), "1"));
     house.call("GET", "/healthz").send().await.is(200);
