@@ -17,9 +17,9 @@ fmt:
 unit PACKAGE:
     cargo test --locked --package {{PACKAGE}}
 
-# Replays one simulated history and prints its trace hash: `just sim 42`.
+# Replays one simulated history and prints its trace.
 sim SEED:
-    DIASPORE_SIM_SEED={{SEED}} cargo test --locked --package diaspore-tests --test it -- --nocapture simulation
+    cargo run --locked --package diaspore-tests --example sim -- {{SEED}}
 
 # The pure crates on the reference engines alone.
 reference:

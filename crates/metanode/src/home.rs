@@ -5,6 +5,7 @@
 //! master.key         32 bytes as hex, 0600 (unless the key lives elsewhere)
 //! credentials.toml   provider credentials, 0600
 //! operator.token     API key of the operator commands, 0600, written at the first start
+//! client.token       API key of the blob commands in the tenant `default`, 0600, likewise
 //! log.pub            public key of the audit log, for auditors
 //! data/              keyring and ledger: sealed, rebuildable with `recover`
 //! ```
@@ -70,6 +71,11 @@ impl Home {
     /// API key of the operator.
     pub(crate) fn operator_token(&self) -> PathBuf {
         self.root.join("operator.token")
+    }
+
+    /// API key for blobs in the tenant `default`.
+    pub(crate) fn client_token(&self) -> PathBuf {
+        self.root.join("client.token")
     }
 
     /// Public key of the log.

@@ -1,0 +1,316 @@
+//! `status`, `metrics`, `audit` and `settle`: what the running service says of itself, in the seeds' lines and more.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cli::Global;
+use crate::client::{Client, Role};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::{as_f64, bytes, grouped, ratio, table};
+
+/// The engine's counters as the service sends them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Status {
+    pub(crate) state: String,
+    pub(crate) epoch: u64,
+    pub(crate) k: u8,
+    pub(crate) n: u8,
+    pub(crate) healthy_domains: u64,
+    pub(crate) domains: u64,
+    pub(crate) restart_survives_down: u64,
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) buckets: u64,
+    pub(crate) blobs: u64,
+    pub(crate) blocks: u64,
+    pub(crate) logical_bytes: u64,
+    pub(crate) unique_bytes: u64,
+    pub(crate) compressed_bytes: u64,
+    pub(crate) sealed_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) unsettled_bytes: u64,
+    pub(crate) unsettled_age_ms: u64,
+    pub(crate) unsettled_blocks: u64,
+    pub(crate) released_seq: u64,
+    pub(crate) log_size: u64,
+    pub(crate) log_root: String,
+    pub(crate) integrity_faults: u64,
+    pub(crate) failovers: u64,
+    pub(crate) failed_reads: u64,
+    pub(crate) puts: u64,
+    pub(crate) gets: u64,
+    pub(crate) deletes: u64,
+    pub(crate) proofs: u64,
+    pub(crate) average_latency_ms: f64,
+    pub(crate) uptime_ms: u64,
+}
+
+/// One account in it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Provider {
+    pub(crate) id: String,
+    pub(crate) domain: String,
+    pub(crate) state: String,
+    pub(crate) latency_ms: f64,
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+    pub(crate) lies: u64,
+}
+
+impl Status {
+    /// Asks the service.
+    pub(crate) async fn of(client: &Client) -> Outcome<Self> {
+        client.get("/api/v1/status").await
+    }
+
+    /// Share of shard reads that verified, in percent. An unverified shard was never used: this is about providers.
+    fn integrity(&self) -> f64 {
+        let (faults, reads) = (as_f64(self.integrity_faults), as_f64(self.providers.iter().map(|provider| provider.requests).sum()));
+        if reads <= 0.0 { 100.0 } else { (100.0 * (1.0 - faults / reads)).max(0.0) }
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
+        if self.uptime_ms == 0 { 0.0 } else { as_f64(count) * 1000.0 / as_f64(self.uptime_ms) }
+    }
+}
+
+/// `status`.
+pub(crate) async fn status(global: &Global) -> Outcome {
+    let client = Client::connect(global, Role::Operator)?;
+    let (status, raw) = both(&client).await?;
+    global.output.print(&raw, || status_text(&status))?;
+    if status.state == "active" {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Unavailable, format!("the service is {}", status.state)).hint("its log says why; writes need enough healthy failure domains"))
+}
+
+fn status_text(status: &Status) -> String {
+    let active = status.providers.iter().filter(|provider| provider.state == "healthy").count();
+    let mut state = status.state.clone();
+    if let Some(first) = state.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let overhead = ratio(status.stored_bytes, status.sealed_bytes).map_or_else(|| "-".to_owned(), |overhead| format!("{overhead:.2}x"));
+    let lines = [
+        format!("Distributed Storage Status: {state}"),
+        format!("Active Providers: {active}/{}", status.providers.len()),
+        format!("Total Blocks: {}", grouped(status.blocks)),
+        format!("Data Integrity: {}%", percent(status.integrity())),
+        format!("Average Latency: {:.1}ms", status.average_latency_ms),
+        format!("Geometry: any {} of {} rebuild; {} of {} failure domains healthy", status.k, status.n, status.healthy_domains, status.domains),
+        format!("Restart Possible With Domains Down: {}", status.restart_survives_down),
+        format!("Buckets: {}   Blobs: {}", grouped(status.buckets), grouped(status.blobs)),
+        format!(
+            "Bytes: {} logical, {} unique, {} compressed, {} stored ({overhead} coding overhead)",
+            bytes(status.logical_bytes),
+            bytes(status.unique_bytes),
+            bytes(status.compressed_bytes),
+            bytes(status.stored_bytes)
+        ),
+        format!(
+            "Unsettled: {} in {} blocks, oldest {:.1}s",
+            bytes(status.unsettled_bytes),
+            grouped(status.unsettled_blocks),
+            as_f64(status.unsettled_age_ms) / 1000.0
+        ),
+        format!("Log: {} entries, sequence {}, epoch {}, root {}", grouped(status.log_size), grouped(status.released_seq), status.epoch, status.log_root),
+        format!("Integrity Faults: {}   Failovers: {}   Failed Reads (24h): {}", status.integrity_faults, status.failovers, status.failed_reads),
+    ];
+    let rows = status.providers.iter().map(|p| {
+        [
+            p.id.clone(),
+            p.domain.clone(),
+            p.state.clone(),
+            format!("{:.1}", p.latency_ms),
+            grouped(p.requests),
+            grouped(p.errors),
+            bytes(p.bytes_up),
+            bytes(p.bytes_down),
+            grouped(p.lies),
+        ]
+    });
+    let providers = table(["provider", "domain", "state", "latency ms", "requests", "errors", "up", "down", "lies"], rows);
+    format!("{}\n{providers}", lines.join("\n"))
+}
+
+/// `100` when it is, two digits when it is not: 99.99 must never round to 100.
+fn percent(value: f64) -> String {
+    if value >= 100.0 { "100".to_owned() } else { format!("{:.2}", (value * 100.0).floor() / 100.0) }
+}
+
+/// `metrics`.
+pub(crate) async fn metrics(global: &Global) -> Outcome {
+    let client = Client::connect(global, Role::Operator)?;
+    let status = Status::of(&client).await?;
+    let requests: u64 = status.providers.iter().map(|provider| provider.requests).sum();
+    let value = serde_json::json!({
+        "window_ms": status.uptime_ms,
+        "storage_ops_per_s": status.per_second(status.puts + status.deletes),
+        "retrieval_ops_per_s": status.per_second(status.gets),
+        "proofs_per_s": status.per_second(status.proofs),
+        "failover_failures_24h": status.failed_reads,
+        "failovers": status.failovers,
+        "puts": status.puts,
+        "gets": status.gets,
+        "deletes": status.deletes,
+        "proofs": status.proofs,
+        "provider_requests": requests,
+        "dedup_ratio": ratio(status.logical_bytes, status.unique_bytes),
+        "compression_ratio": ratio(status.unique_bytes, status.compressed_bytes),
+        "coding_overhead": ratio(status.stored_bytes, status.sealed_bytes),
+    });
+    let shown = |over, under| ratio(over, under).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    global.output.print(&value, || {
+        [
+            format!("Storage Throughput: {} ops/sec", rate(status.per_second(status.puts + status.deletes))),
+            format!("Retrieval Throughput: {} ops/sec", rate(status.per_second(status.gets))),
+            format!("Proof Generation: {} proofs/sec", rate(status.per_second(status.proofs))),
+            format!("Multi-Cloud Failover: {} failures (24h)", grouped(status.failed_reads)),
+            format!("Failovers: {}", grouped(status.failovers)),
+            format!("Provider Requests: {}", grouped(requests)),
+            format!("Deduplication: {}   Compression: {}", shown(status.logical_bytes, status.unique_bytes), shown(status.unique_bytes, status.compressed_bytes)),
+            format!("Coding Overhead: {}", shown(status.stored_bytes, status.sealed_bytes)),
+            format!("Measured Over: {:.0}s since the start", as_f64(status.uptime_ms) / 1000.0),
+        ]
+        .join("\n")
+    })
+}
+
+/// A rate with thousands grouped, or with two digits when it is small.
+fn rate(per_second: f64) -> String {
+    if per_second < 10.0 {
+        return format!("{per_second:.2}");
+    }
+    let rounded = format!("{per_second:.0}");
+    rounded.parse().map_or(rounded, grouped)
+}
+
+/// Totals of the log.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Totals {
+    total: u64,
+    storage: u64,
+    retrieval: u64,
+    deletion: u64,
+    denied: u64,
+    integrity_violations: u64,
+    administration: u64,
+}
+
+/// `audit`.
+pub(crate) async fn audit(global: &Global) -> Outcome {
+    let client = Client::connect(global, Role::Operator)?;
+    let totals: Totals = client.get("/api/v1/audit/totals").await?;
+    global.output.print(&totals, || {
+        [
+            format!("Total Audit Events: {}", grouped(totals.total)),
+            format!("Storage Operations: {}", grouped(totals.storage)),
+            format!("Retrieval Operations: {}", grouped(totals.retrieval)),
+            format!("Integrity Violations: {}", grouped(totals.integrity_violations)),
+            format!("Deletions: {}", grouped(totals.deletion)),
+            format!("Denied: {}", grouped(totals.denied)),
+            format!("Administration: {}", grouped(totals.administration)),
+        ]
+        .join("\n")
+    })
+}
+
+/// What the service says after waiting.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Settled {
+    pub(crate) settled: bool,
+    pub(crate) unsettled_blocks: u64,
+    pub(crate) unsettled_bytes: u64,
+    pub(crate) waited_ms: u64,
+}
+
+/// Longest wait asked of the service in one request.
+const WAIT_PER_REQUEST: Duration = Duration::from_secs(30);
+
+/// Asks the service to settle, again and again until `timeout`.
+pub(crate) async fn wait_settled(client: &Client, timeout: Duration) -> Outcome<Settled> {
+    let end = tokio::time::Instant::now() + timeout;
+    let mut waited_ms = 0;
+    loop {
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let wait = left.min(WAIT_PER_REQUEST).as_secs();
+        let mut settled: Settled = client.json(client.request(Method::POST, &format!("/api/v1/settle?timeout_s={wait}"))).await?;
+        waited_ms += settled.waited_ms;
+        settled.waited_ms = waited_ms;
+        if settled.settled || left <= WAIT_PER_REQUEST {
+            return Ok(settled);
+        }
+    }
+}
+
+/// `settle`.
+pub(crate) async fn settle(global: &Global, wait: bool, timeout_s: u64) -> Outcome {
+    let client = Client::connect(global, Role::Operator)?;
+    let timeout = if wait { Duration::from_secs(timeout_s) } else { Duration::ZERO };
+    let settled = wait_settled(&client, timeout).await?;
+    global.output.print(&settled, || {
+        format!(
+            "Settled: {}\nUnsettled: {} in {} blocks\nWaited: {:.1}s",
+            if settled.settled { "yes, every shard of every block is durable" } else { "no" },
+            bytes(settled.unsettled_bytes),
+            grouped(settled.unsettled_blocks),
+            as_f64(settled.waited_ms) / 1000.0
+        )
+    })?;
+    if wait && !settled.settled {
+        return Err(Failure::new(Exit::Unavailable, format!("not settled after {timeout_s} s")).hint("metanode storage distributed status shows which providers are down"));
+    }
+    Ok(())
+}
+
+/// The status as numbers for our lines and as the whole document for `--output json`.
+async fn both(client: &Client) -> Outcome<(Status, Value)> {
+    let raw: Value = client.get("/api/v1/status").await?;
+    let status = serde_json::from_value(raw.clone()).map_err(|error| Failure::plain(format!("the service's status does not read: {error}")))?;
+    Ok((status, raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_lines_come_first_and_exactly() {
+        let provider = |state: &str| Provider { state: state.to_owned(), ..Provider::default() };
+        let mut status = Status { state: "active".to_owned(), blocks: 1_234_567, average_latency_ms: 0.8, ..Status::default() };
+        status.providers = (0..10).map(|index| provider(if index < 5 { "healthy" } else { "down" })).collect();
+        let text = status_text(&status);
+        let first: Vec<&str> = text.lines().take(5).collect();
+        assert_eq!(
+            first,
+            [
+                "Distributed Storage Status: Active",
+                "Active Providers: 5/10",
+                "Total Blocks: 1,234,567",
+                "Data Integrity: 100%",
+                "Average Latency: 0.8ms"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_single_fault_never_rounds_to_a_hundred() {
+        let provider = Provider { requests: 1_000_000, ..Provider::default() };
+        let status = Status { integrity_faults: 1, providers: vec![provider], ..Status::default() };
+        assert!(status_text(&status).contains("Data Integrity: 99.99%"));
+    }
+
+    #[test]
+    fn rates_are_grouped_or_small() {
+        assert_eq!(rate(45_230.4), "45,230");
+        assert_eq!(rate(0.126), "0.13");
+    }
+}

@@ -1,0 +1,291 @@
+//! The service process: keys, ledger, fleet and engine put together, the HTTP front before them, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use diaspore_block::key::{Keyring, MasterKey};
+use diaspore_engine::api::{Caller, Error, ErrorKind};
+use diaspore_engine::id::{PrincipalId, TenantId};
+use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
+use diaspore_engine::{Engine, EngineConfig, Fatal, Mode};
+use diaspore_ledger::{FileMedium, Ledger, LedgerError, OpenMode};
+use diaspore_policy::{Profile, ProviderSpec};
+use diaspore_provider::{Credentials, Fleet, FleetOptions};
+use diaspore_server::{MetricsText, ServerOptions};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::cli::Global;
+use crate::cli::storage::{Recover, Serve, Start};
+use crate::config::Config;
+use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::home::Home;
+use crate::output::note;
+use crate::{credentials, init, secret};
+
+/// Everything a service is made of, before it runs.
+pub(crate) struct Parts {
+    pub(crate) home: Home,
+    pub(crate) profile: Profile,
+    pub(crate) specs: Vec<ProviderSpec>,
+    pub(crate) credentials: Credentials,
+    pub(crate) master: MasterKey,
+    pub(crate) probe_deadline: Duration,
+}
+
+/// A running engine and the word that it has stopped for good.
+pub(crate) struct Running {
+    pub(crate) engine: Engine,
+    fatal: mpsc::UnboundedReceiver<Fatal>,
+}
+
+/// The tenant whose key the first start leaves in the home folder.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+/// `storage distributed start`.
+pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
+    if !flags.audit_enabled {
+        return Err(Failure::usage("--audit-enabled false is not possible: the audit log is the commit log, without it nothing could be stored")
+            .hint("leave the flag out"));
+    }
+    if !flags.backup_enabled {
+        return Err(Failure::usage("--backup-enabled false is not possible: keys and log lie at the providers from the first write on")
+            .hint("leave the flag out; metanode storage distributed recover is what it gives"));
+    }
+    let (home, config, parts) = prepare(global, &flags.serve)?;
+    // Taken first: a port in use is found before anything is claimed at the providers.
+    let listener = listen(config.service.address()).await?;
+    let keyring = init::open_keyring(&home, &parts.master)?;
+    let running = bring_up(&parts, keyring, Mode::Start).await?;
+    serve(&home, running, listener).await
+}
+
+/// `storage distributed recover`.
+pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
+    let (home, config, parts) = prepare(global, &flags.listen)?;
+    let listener = if flags.serve { Some(listen(config.service.address()).await?) } else { None };
+    home.create()?;
+    let keyring = find_keyring(&parts).await?;
+    let running = bring_up(&parts, keyring, Mode::Recover { declare_lost: flags.declare_lost.clone() }).await?;
+    let status = running.engine.status();
+    global.output.print(&status, || {
+        format!(
+            "Recovered: {} blobs in {} buckets, {} blocks, log of {} entries with root {}",
+            status.blobs, status.buckets, status.blocks, status.log_size, status.log_root
+        )
+    })?;
+    if let Some(listener) = listener {
+        return serve(&home, running, listener).await;
+    }
+    ensure_tokens(&home, &running.engine).await?;
+    running.engine.shutdown().await.map_err(engine_failure)
+}
+
+/// Configuration, flags and secrets, checked as far as they can be without asking a provider.
+pub(crate) fn prepare(global: &Global, serve: &Serve) -> Outcome<(Home, Config, Parts)> {
+    let home = Home::find(global.home.as_deref(), global.config.as_deref())?;
+    let mut config = Config::load(home.config())?;
+    config.service.port = serve.port.unwrap_or(config.service.port);
+    config.service.listen = serve.listen.unwrap_or(config.service.listen);
+    let profile = config.policy.resolve()?;
+    let specs = config.specs()?;
+    let domains: std::collections::BTreeSet<_> = specs.iter().filter(|spec| profile.admits(spec)).map(|spec| &spec.domain).collect();
+    Config::check_domains(&profile, domains.len())?;
+    if config.insecure {
+        note("warning: this deployment is sealed under a published key: anybody can read it (init --encryption false --insecure)");
+    }
+    let parts = Parts {
+        credentials: credentials::load(&home, &specs)?,
+        master: init::master_key(&home, &config, serve.master_key.as_deref())?,
+        home: home.clone(),
+        profile,
+        specs,
+        probe_deadline: Duration::from_millis(config.service.probe_deadline_ms),
+    };
+    Ok((home, config, parts))
+}
+
+/// Connects the fleet; sends nothing.
+pub(crate) fn connect(specs: &[ProviderSpec], credentials: &Credentials) -> Outcome<Fleet> {
+    Fleet::connect(specs, credentials, FleetOptions::default()).map_err(|error| {
+        Failure::usage(error.to_string())
+            .hint("DIASPORE_<NAME>_ACCESS_KEY_ID and DIASPORE_<NAME>_SECRET_ACCESS_KEY, or")
+            .hint("metanode storage providers configure --name NAME --access-key-file FILE --secret-key-file FILE")
+    })
+}
+
+/// The keyring as the providers hold it, written to the disk.
+pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
+    let fleet = connect(&parts.specs, &parts.credentials)?;
+    let (keyring, sealed) = Engine::find_keyring(&parts.master, &fleet).await.map_err(|error| {
+        engine_failure(error).hint("the master key must be this deployment's, and one provider that holds the keyring must answer")
+    })?;
+    secret::replace_private(&parts.home.keyring(), &sealed)?;
+    init::publish_log_key(&parts.home, &keyring)?;
+    Ok(keyring)
+}
+
+/// Opens the ledger and starts the engine, which is to reconcile.
+pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Outcome<Running> {
+    let fleet = connect(&parts.specs, &parts.credentials)?;
+    let first = mode == Mode::Start && !parts.home.ledger().exists();
+    if first {
+        let sealed = Engine::plant_keyring(&parts.master, &keyring, &fleet, entropy()?).await.map_err(|error| {
+            engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
+        })?;
+        secret::replace_private(&parts.home.keyring(), &sealed)?;
+    }
+    std::fs::create_dir_all(parts.home.ledger()).explain(|| format!("cannot make {}", parts.home.ledger().display()))?;
+    let medium = FileMedium::new(parts.home.ledger());
+    let ledger = Ledger::open(medium, &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(entropy()?))).map_err(|error| ledger_failure(&error))?;
+    let (told, fatal) = mpsc::unbounded_channel();
+    let mut config = EngineConfig::new(parts.profile.clone());
+    config.mode = mode;
+    config.probe_deadline = parts.probe_deadline;
+    config.on_fatal = Arc::new(move |event| drop(told.send(event)));
+    let own = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
+    let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
+    let engine = Box::pin(starting).await.map_err(engine_failure)?;
+    Ok(Running { engine, fatal })
+}
+
+/// Binds the address.
+pub(crate) async fn listen(address: SocketAddr) -> Outcome<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let failure = Failure::new(Exit::Unavailable, format!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => failure.hint("another process has the port: stop it, or give --port"),
+            std::io::ErrorKind::PermissionDenied => failure.hint("ports below 1024 need a privilege: give --port"),
+            _ => failure,
+        }
+    })
+}
+
+/// Serves until a signal or a fatal event, then ends in order.
+async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outcome {
+    ensure_tokens(home, &running.engine).await?;
+    let address = listener.local_addr().explain(|| "the listening socket has no address".to_owned())?;
+    let status = running.engine.status();
+    tracing::info!(%address, state = status.state, k = status.k, n = status.n, blobs = status.blobs, "serving");
+    note(&format!("serving on http://{address} ({}, any {} of {} rebuild)", status.state, status.k, status.n));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut front = tokio::spawn(diaspore_server::serve(running.engine.clone(), listener, options()?, async {
+        drop(stopped.await);
+    }));
+    let fatal = tokio::select! {
+        biased;
+        event = running.fatal.recv() => event,
+        signal = signals() => { signal?; None }
+        ended = &mut front => {
+            return Err(Failure::plain(format!("the HTTP front ended: {ended:?}")));
+        }
+    };
+    drop(stop);
+    if let Some(event) = fatal {
+        return Err(fatal_failure(&event));
+    }
+    note("stopping: running requests end first");
+    front.await.explain(|| "the HTTP front failed".to_owned())?.map_err(|error| Failure::plain(error.to_string()))?;
+    running.engine.shutdown().await.map_err(engine_failure)
+}
+
+/// Resolves at SIGINT or SIGTERM.
+pub(crate) async fn signals() -> Outcome {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).explain(|| "cannot watch for signals".to_owned())?;
+    let mut terminate = signal(SignalKind::terminate()).explain(|| "cannot watch for signals".to_owned())?;
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Options of the HTTP front, with the process's metrics behind `/metrics`.
+pub(crate) fn options() -> Outcome<ServerOptions> {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    let handle = if let Some(handle) = RECORDER.get() {
+        handle.clone()
+    } else {
+        let fresh = PrometheusBuilder::new().install_recorder().explain(|| "cannot set up metrics".to_owned())?;
+        RECORDER.get_or_init(|| fresh).clone()
+    };
+    let text: MetricsText = Arc::new(move || handle.render());
+    Ok(ServerOptions { metrics_text: Some(text), ..ServerOptions::default() })
+}
+
+/// The operating system's generator, for as long as the process lives.
+pub(crate) fn entropy() -> Outcome<&'static SystemEntropy> {
+    static ENTROPY: OnceLock<SystemEntropy> = OnceLock::new();
+    if let Some(entropy) = ENTROPY.get() {
+        return Ok(entropy);
+    }
+    let fresh = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
+    Ok(ENTROPY.get_or_init(|| fresh))
+}
+
+/// Leaves an operator key and a key of the default tenant in the home folder, unless working ones are there.
+pub(crate) async fn ensure_tokens(home: &Home, engine: &Engine) -> Outcome {
+    if engine.status().state != "active" {
+        return Ok(());
+    }
+    let works = |path: &std::path::Path| -> bool {
+        let token = secret::read_private(path).ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        token.is_some_and(|token| engine.authenticate(token.trim()).is_some())
+    };
+    let system = Caller { tenant: TenantId::SYSTEM, principal: PrincipalId::NIL };
+    let operator = home.operator_token();
+    if !works(&operator) {
+        let scopes = vec!["admin".to_owned(), "audit".to_owned()];
+        let key = engine.create_api_key(&system, TenantId::SYSTEM, "operator", scopes, None).await.map_err(engine_failure)?;
+        secret::replace_private(&operator, key.token.as_bytes())?;
+        note(&format!("the operator's API key is in {}", operator.display()));
+    }
+    let client = home.client_token();
+    if !works(&client) {
+        let tenant = match engine.tenant(DEFAULT_TENANT).await.map_err(engine_failure)? {
+            Some(tenant) => tenant,
+            None => engine.create_tenant(DEFAULT_TENANT).await.map_err(engine_failure)?,
+        };
+        let scopes = vec!["read".to_owned(), "write".to_owned()];
+        let key = engine.create_api_key(&system, tenant.id, "client", scopes, None).await.map_err(engine_failure)?;
+        secret::replace_private(&client, key.token.as_bytes())?;
+        note(&format!("an API key for blobs of the tenant {DEFAULT_TENANT} is in {}", client.display()));
+    }
+    Ok(())
+}
+
+/// An engine's error as a command's failure.
+pub(crate) fn engine_failure(error: Error) -> Failure {
+    let exit = match error.kind {
+        ErrorKind::RefusedState => Exit::Refused,
+        ErrorKind::IntegrityViolation => Exit::Integrity,
+        ErrorKind::Invalid => Exit::Usage,
+        kind if matches!(kind, ErrorKind::DataUnavailable | ErrorKind::TooFewDomains | ErrorKind::NotAccepted | ErrorKind::ReadOnly) => Exit::Unavailable,
+        _ => Exit::Failure,
+    };
+    let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).map(ToString::to_string);
+    let message = std::iter::once(error.message.clone()).chain(causes).collect::<Vec<_>>().join(": ");
+    Failure::new(exit, message)
+}
+
+fn ledger_failure(error: &LedgerError) -> Failure {
+    let exit = match error {
+        LedgerError::WrongKey | LedgerError::NewerSchema { .. } => Exit::Refused,
+        LedgerError::Corrupt { .. } => Exit::Integrity,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn fatal_failure(event: &Fatal) -> Failure {
+    match event {
+        Fatal::JournalSync(what) => Failure::plain(format!("the journal could not be made durable: {what}"))
+            .hint("check the disk; the next start reconciles with the providers"),
+        Fatal::Superseded(what) => Failure::new(Exit::Refused, format!("another writer holds the log: {what}"))
+            .hint("one service per deployment: stop the other one before this one is started again"),
+    }
+}
