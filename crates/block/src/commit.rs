@@ -226,6 +226,9 @@ impl CommitBody {
         let mut r = Reader::new(&plain, WHAT);
         let mut sections = open_table(&mut r, &first, manifest.payload_len)?;
         let publics: Vec<PublicPart> = r.value()?;
+        if publics.len() > MAX_RECORDS {
+            return Err(malformed);
+        }
         let mut privates: Vec<Option<Record>> = vec![None; publics.len()];
         take_privates(&mut r, TenantId::SYSTEM, &publics, &mut privates)?;
         r.finish()?;
@@ -304,6 +307,9 @@ fn take_privates(r: &mut Reader<'_>, tenant: TenantId, publics: &[PublicPart], r
         let index: u32 = r.value()?;
         let blind = r.value()?;
         let len = r.value::<u32>()? as usize;
+        if len > MAX_PRIVATE {
+            return Err(r.malformed());
+        }
         let private = r.take(len)?;
         let public = publics.get(index as usize).filter(|public| public.tenant == tenant && index >= next);
         let public = public.ok_or_else(|| r.malformed())?;

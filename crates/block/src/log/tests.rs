@@ -51,6 +51,14 @@ fn roots_and_proofs_of_every_size_up_to_40() {
 }
 
 #[test]
+fn a_proof_that_stops_below_the_root_is_refused() {
+    // The hash alone would match: the tree's size says that more siblings are owed.
+    let node = leaf_hash(b"node");
+    assert!(InclusionProof { index: 0, size: 2, path: Vec::new() }.verify(&node, &node).is_err());
+    assert!(ConsistencyProof { old_size: 2, new_size: 4, path: Vec::new() }.verify(&node, &node).is_err());
+}
+
+#[test]
 fn known_answers_of_certificate_transparency() {
     // The eight entries of the RFC 6962 reference implementation (merkletree tests).
     let data = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
