@@ -1,18 +1,34 @@
 //! A front over an engine, with keys of every kind.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
-use diaspore_engine::Engine;
 use diaspore_engine::api::Caller;
+use diaspore_engine::id::{PrincipalId, TenantId};
+use diaspore_engine::world::{Entropy, SeededEntropy, SystemClock};
+use diaspore_engine::{Engine, EngineConfig};
+use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_policy::Profile;
+use diaspore_provider::{Credentials, Fleet, FleetOptions, ProviderId, ProviderSpec};
 use http::{HeaderMap, StatusCode};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tower::ServiceExt;
 
 use crate::{Limits, ServerOptions};
 
+/// A real engine over five providers and a disk in memory.
 pub(super) async fn engine() -> Engine {
-    Engine::fake()
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let keyring = Arc::new(diaspore_engine::new_keyring(entropy.as_ref()).unwrap());
+    let accounts: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| ProviderSpec::memory(ProviderId::new(name).unwrap())).into();
+    let fleet = Fleet::connect(&accounts, &Credentials::new(), FleetOptions::default()).unwrap();
+    let rng = Box::new(StdRng::seed_from_u64(2));
+    let ledger = Ledger::open(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, rng).unwrap();
+    Engine::start(EngineConfig::new(Profile::default()), keyring, fleet, ledger, Arc::new(SystemClock), entropy).await.unwrap()
 }
 
 /// Tokens of the keys in a [`House`].
@@ -76,7 +92,7 @@ pub(super) async fn house_with(limits: Limits) -> House {
     let engine = engine().await;
     let acme = engine.create_tenant("acme").await.unwrap().id;
     let globex = engine.create_tenant("globex").await.unwrap().id;
-    let operator = Caller { tenant: Default::default(), principal: Default::default() };
+    let operator = Caller { tenant: TenantId::SYSTEM, principal: PrincipalId::NIL };
     let issue = async |tenant, scopes: &[&str]| {
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
         engine.create_api_key(&operator, tenant, "test", scopes, None).await.unwrap().token
@@ -85,8 +101,8 @@ pub(super) async fn house_with(limits: Limits) -> House {
         user: issue(acme, &["read", "write"]).await,
         reader: issue(acme, &["read"]).await,
         stranger: issue(globex, &["read", "write"]).await,
-        admin: issue(Default::default(), &["admin"]).await,
-        auditor: issue(Default::default(), &["audit"]).await,
+        admin: issue(TenantId::SYSTEM, &["admin"]).await,
+        auditor: issue(TenantId::SYSTEM, &["audit"]).await,
     };
     let router = crate::router(engine.clone(), ServerOptions { limits, metrics_text: None });
     let house = House { engine, router, tokens };

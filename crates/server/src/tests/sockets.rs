@@ -102,7 +102,7 @@ async fn a_refusal_reaches_a_sender_that_is_still_sending() {
     let mut stream = server.connect().await;
     stream.write_all(b"PUT /api/v1/blobs/photos/k HTTP/1.1\r\nhost: x\r\ncontent-length: 600000\r\n\r\n").await.unwrap();
     for _ in 0..6 {
-        stream.write_all(&[0; 100_000]).await.unwrap();
+        stream.write_all(&vec![0; 100_000]).await.unwrap();
     }
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("\"code\":\"unauthorized\""), "{answer}");
