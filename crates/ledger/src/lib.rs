@@ -37,6 +37,7 @@ mod state;
 mod transition;
 mod vault;
 mod view;
+mod xts;
 
 pub use entry::{AppliedBlock, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
 pub use error::{LedgerError, Result};

@@ -24,8 +24,10 @@ impl fmt::Debug for Secret {
 pub(crate) struct ViewDomains {
     /// Ledger key -> key of one view.
     pub(crate) key: &'static [u8],
-    /// View key -> XTS keys.
+    /// View key -> XTS data key.
     pub(crate) cipher: &'static [u8],
+    /// View key -> XTS tweak key.
+    pub(crate) tweak: &'static [u8],
     /// View key -> check of the header page.
     pub(crate) header: &'static [u8],
     /// View key -> key of the value MACs.
@@ -34,7 +36,8 @@ pub(crate) struct ViewDomains {
 
 pub(crate) const VIEW_MAC: ViewDomains = ViewDomains {
     key: b"diaspore ledger view key v1",
-    cipher: b"diaspore ledger view xts v1",
+    cipher: b"diaspore ledger view xts data v1",
+    tweak: b"diaspore ledger view xts tweak v1",
     header: b"diaspore ledger view header v1",
     value: b"diaspore ledger view value v1",
 };

@@ -13,12 +13,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aes::Aes256;
-use aes::cipher::{Array, KeyInit};
-use xts_mode::{Xts128, get_tweak_default};
+use zeroize::Zeroize;
 
 use crate::medium::{MediumFile, OpenMode};
 use crate::secret::{Secret, VIEW_MAC};
+use crate::xts::Xts;
 
 /// Sector and header size in bytes; redb's page size.
 pub(crate) const SECTOR: usize = 4096;
@@ -43,7 +42,7 @@ struct Overlay {
 
 struct Inner {
     file: Arc<dyn MediumFile>,
-    xts: Xts128<Aes256>,
+    xts: Xts,
     header: [u8; 64],
     mode: OpenMode,
     /// Length as redb sees it, in bytes.
@@ -69,17 +68,12 @@ fn relock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn xts(secret: &Secret) -> Xts128<Aes256> {
-    let mut keys = secret.expand::<64>(VIEW_MAC.cipher);
-    let (left, right) = keys.split_at(32);
-    let key = |half: &[u8]| {
-        let mut bytes = Array::default();
-        bytes.copy_from_slice(half);
-        Aes256::new(&bytes)
-    };
-    let built = Xts128::new(key(left), key(right));
-    zeroize::Zeroize::zeroize(&mut keys);
-    built
+fn xts(secret: &Secret) -> Xts {
+    let (mut data, mut tweak) = (secret.expand(VIEW_MAC.cipher), secret.expand(VIEW_MAC.tweak));
+    let xts = Xts::new(&data, &tweak);
+    data.zeroize();
+    tweak.zeroize();
+    xts
 }
 
 fn header(secret: &Secret, salt: &[u8; 24], state: u8) -> [u8; 64] {
@@ -197,7 +191,7 @@ impl Vault {
 
     fn store(&self, index: u64, plain: &[u8]) -> io::Result<()> {
         let mut sealed = plain.to_vec();
-        self.0.xts.encrypt_sector(&mut sealed, get_tweak_default(u128::from(index)));
+        self.0.xts.encrypt(index, &mut sealed);
         self.0.file.write_at((index + 1) * SECTOR_BYTES, &sealed)
     }
 
@@ -231,7 +225,7 @@ impl Vault {
         }
         // A hole reads as zeros, as redb expects; no ciphertext sector is all zero.
         if out.iter().any(|byte| *byte != 0) {
-            self.0.xts.decrypt_sector(out, get_tweak_default(u128::from(index)));
+            self.0.xts.decrypt(index, out);
         }
         Ok(())
     }
