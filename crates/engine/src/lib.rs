@@ -1,3 +1,39 @@
-//! The use cases of Diaspore.
+//! The use cases of Diaspore: put, get, commit, start, recover, settle, audit.
+//!
+//! One log orders every mutation. A mutation is acknowledged when its commit block lies on k + 1 failure domains, the journal
+//! that holds it is flushed and the fence holds; a start reconciles disk and providers before anything is served. Both follow
+//! `PROTOCOL.md` rule by rule: the modules name the rules they carry.
+//!
+//! - [`world`]: time, randomness and processor time as arguments.
+//! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
+//! - `claim`, `fence`, `reconcile`: who writes, and where the log ends.
+//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`: what happened.
 
 pub mod api;
+pub mod config;
+pub mod world;
+
+mod audit;
+mod blob;
+mod cache;
+mod chunker;
+mod claim;
+mod coded;
+mod commit;
+mod engine;
+mod fence;
+mod keyring;
+mod namespace;
+mod read;
+mod reconcile;
+mod scatter;
+mod settle;
+mod shards;
+mod shared;
+mod status;
+mod upload;
+
+pub use audit::AuditLine;
+pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
+pub use engine::Engine;
+pub use settle::SettleReport;

@@ -1,0 +1,119 @@
+//! Events that are not mutations: reads, denials, faults. They wait in a bounded queue, are counted together while they wait,
+//! and join the next commit block, within a minute (DESIGN section 10). What does not fit is counted and said.
+
+mod export;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use diaspore_block::id::{BucketId, PrincipalId, TenantId, VersionId};
+use diaspore_block::record::{AccessDenied, AuditDropped, AuditExported, BlobRead, IntegrityFault, Outcome, Private, ProviderFault};
+use tokio::sync::Notify;
+
+use crate::commit::NewRecord;
+
+pub use export::AuditLine;
+pub(crate) use export::{checkpoint, export};
+
+/// Different events that may wait at once.
+const MAX_WAITING: usize = 4096;
+/// Longest time an event waits for company.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(50);
+
+/// Something worth a line in the log. Equal events that wait together become one line with a count.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
+    /// Somebody read a version.
+    BlobRead { tenant: TenantId, principal: PrincipalId, bucket: BucketId, key: Vec<u8>, version: VersionId },
+    /// Somebody was turned away; in a few words, without names.
+    AccessDenied { tenant: TenantId, principal: PrincipalId, what: String },
+    /// A provider did not do what was asked.
+    ProviderFault { provider: String, what: String },
+    /// A provider's bytes failed verification.
+    IntegrityFault { provider: String, what: String },
+    /// Somebody took a copy of these leaves.
+    Exported { principal: PrincipalId, from: u64, to: u64 },
+}
+
+impl Event {
+    /// One record for `count` equal events.
+    fn into_record(self, count: u64) -> NewRecord {
+        match self {
+            Self::BlobRead { tenant, principal, bucket, key, version } => {
+                let read = BlobRead { bucket, key, version, count, bytes: 0 };
+                NewRecord { tenant, ..NewRecord::system(read).about(version).by(principal) }
+            }
+            Self::AccessDenied { tenant, principal, what } => {
+                let denied = NewRecord::system(AccessDenied { what, count }).by(principal);
+                NewRecord { tenant, outcome: Outcome::Denied, ..denied }
+            }
+            Self::ProviderFault { provider, what } => {
+                NewRecord { outcome: Outcome::Failed, ..NewRecord::system(ProviderFault { provider, what, count }) }
+            }
+            Self::IntegrityFault { provider, what } => {
+                let fault = IntegrityFault { provider, what, block: None, count };
+                NewRecord { outcome: Outcome::Failed, ..NewRecord::system(fault) }
+            }
+            Self::Exported { principal, from, to } => NewRecord::system(AuditExported { from, to }).by(principal),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: BTreeMap<Event, u64>,
+    dropped: u64,
+}
+
+/// Events on their way into the log.
+#[derive(Debug, Default)]
+pub(crate) struct AuditQueue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+impl AuditQueue {
+    /// Notes an event. Never waits, never fails: under flood it counts.
+    pub(crate) fn note(&self, event: Event) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = waiting.events.len() >= MAX_WAITING;
+        match waiting.events.get_mut(&event) {
+            Some(count) => *count = count.saturating_add(1),
+            None if full => waiting.dropped = waiting.dropped.saturating_add(1),
+            None => {
+                waiting.events.insert(event, 1);
+            }
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// Resolves once something waits.
+    pub(crate) async fn arrived(&self) {
+        while self.is_empty() {
+            self.arrived.notified().await;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.events.is_empty() && waiting.dropped == 0
+    }
+
+    /// Takes up to `limit` events, oldest order not kept, as records.
+    pub(crate) fn drain(&self, limit: usize) -> Vec<NewRecord> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = Vec::new();
+        if waiting.dropped > 0 {
+            records.push(NewRecord::system(Private::from(AuditDropped { count: waiting.dropped })));
+            waiting.dropped = 0;
+        }
+        while records.len() < limit
+            && let Some((event, count)) = waiting.events.pop_first()
+        {
+            records.push(event.into_record(count));
+        }
+        records
+    }
+}

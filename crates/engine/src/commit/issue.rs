@@ -1,0 +1,258 @@
+//! The task that gives out positions: it alone knows the tip of the log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::id::BlockId;
+use diaspore_block::limits::{MAX_RECORDS, MAX_SECTIONS};
+use diaspore_ledger::LedgerError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+
+use super::budget::Bucket;
+use super::release::{InFlight, Notes};
+use super::{Draft, Inbox, Queued, Tip, Waiter, build, window_full};
+use crate::api::{Error, ErrorKind};
+use crate::audit;
+use crate::config::Fatal;
+use crate::scatter::{self, Purpose};
+use crate::shared::{Meters, Shared};
+use crate::world::cpu;
+
+/// Audit events that join one block at most.
+const MAX_EVENTS: usize = 256;
+/// A block takes no further request once so many sections could be open.
+const SECTION_MARGIN: usize = MAX_SECTIONS - 8;
+
+/// Gives out sequence and counter, seals, journals, scatters.
+pub(crate) struct Issuer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tip: Tip,
+    pub(crate) notes: Arc<Notes>,
+    /// One permit per commit block in flight: W.
+    pub(crate) window: Arc<Semaphore>,
+    pub(crate) out: mpsc::Sender<InFlight>,
+}
+
+/// What waits for the next block.
+struct Pending {
+    requests: VecDeque<Queued>,
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+    /// When the block leaves, once there is a place for it.
+    leaves: Option<Instant>,
+    /// When audit events that wait alone make a block of their own.
+    audit_due: Option<Instant>,
+}
+
+impl Issuer {
+    /// Runs until the engine closes.
+    pub(crate) async fn run(mut self, mut inbox: Inbox) {
+        let mut closing = self.shared.closing.subscribe();
+        let mut bucket = Bucket::new(self.shared.config.profile.requests, Instant::now());
+        let mut pending = Pending { requests: VecDeque::new(), bytes: 0, permit: None, leaves: None, audit_due: None };
+        loop {
+            let closed = *closing.borrow();
+            if closed || !self.step(&mut inbox, &mut closing, &mut bucket, &mut pending).await {
+                break;
+            }
+        }
+        inbox.close();
+        for queued in pending.requests {
+            refuse(queued, &self.shared);
+        }
+        while let Ok(queued) = inbox.try_recv() {
+            refuse(queued, &self.shared);
+        }
+    }
+
+    /// Waits for one event and acts on it; false when there is nothing more to do.
+    async fn step(&mut self, inbox: &mut Inbox, closing: &mut watch::Receiver<bool>, bucket: &mut Bucket, pending: &mut Pending) -> bool {
+        let limit = self.shared.config.limits.commit_bytes;
+        let now = Instant::now();
+        pending.reject_expired(now);
+        let ready = !pending.requests.is_empty() || pending.audit_due.is_some_and(|due| due <= now);
+        let wake = pending.wake();
+        tokio::select! {
+            biased;
+            _ = closing.changed() => return !*closing.borrow(),
+            request = inbox.recv(), if pending.bytes < limit => match request {
+                Some(request) => pending.push(request),
+                None => return false,
+            },
+            permit = Arc::clone(&self.window).acquire_owned(), if ready && pending.permit.is_none() => {
+                let Ok(permit) = permit else { return false };
+                pending.permit = Some(permit);
+                let linger = Duration::from_millis(u64::from(self.shared.config.profile.linger_ms));
+                pending.leaves = Some(Instant::now() + bucket.wait(self.width(), Instant::now(), linger));
+                // Whoever was woken by the same event gets in before the block leaves.
+                tokio::task::yield_now().await;
+            }
+            () = self.shared.audit.arrived(), if pending.audit_due.is_none() => {
+                pending.audit_due = Some(Instant::now() + audit::MAX_DELAY);
+            }
+            () = sleep_until(wake), if wake.is_some() => {}
+        }
+        let due = pending.leaves.is_some_and(|leaves| leaves <= Instant::now()) || pending.bytes >= limit;
+        if pending.permit.is_some() && ready && due {
+            while pending.bytes < limit
+                && let Ok(request) = inbox.try_recv()
+            {
+                pending.push(request);
+            }
+            pending.reject_expired(Instant::now());
+            bucket.spend(self.width(), Instant::now());
+            return self.issue(pending).await;
+        }
+        true
+    }
+
+    fn width(&self) -> u8 {
+        scatter::full_geometry(&self.shared).map_or(1, diaspore_block::geometry::Geometry::n)
+    }
+
+    /// Makes one block of what waits and sends it on its way.
+    async fn issue(&mut self, pending: &mut Pending) -> bool {
+        let Some(permit) = pending.permit.take() else { return true };
+        pending.leaves = None;
+        let batch = pending.take_batch(self.shared.config.limits.commit_bytes);
+        if batch.is_empty() && self.shared.audit.is_empty() {
+            pending.audit_due = None;
+            return true;
+        }
+        let geometry = match scatter::commit_geometry(&self.shared) {
+            Ok(geometry) => geometry,
+            Err(refusal) => {
+                // Before sealing, so this is definite.
+                answer_all(batch, &refusal);
+                pending.audit_due = pending.audit_due.map(|_| Instant::now() + Duration::from_secs(5));
+                return true;
+            }
+        };
+        pending.audit_due = None;
+        let (mut records, mut chunks, mut bulk, mut waiters) = (Vec::new(), Vec::new(), Vec::<BlockId>::new(), Vec::new());
+        for Queued { request, answer, .. } in batch {
+            records.extend(request.records);
+            chunks.extend(request.chunks);
+            bulk.extend(request.bulk);
+            waiters.push(Waiter { class: request.class, answer, hold: request.hold });
+        }
+        records.extend(self.notes.drain());
+        records.extend(self.shared.audit.drain(MAX_EVENTS));
+        let mut tip = self.tip.clone();
+        let made = cpu(|| {
+            let draft = Draft::of(&self.shared, geometry, records, chunks, &self.notes)?;
+            build(&self.shared, self.shared.writer, &mut tip, draft)
+        });
+        let built = match made {
+            Ok(built) => built,
+            Err(error) => {
+                fail_waiters(waiters, &error);
+                return true;
+            }
+        };
+        // From here on the position is taken: whatever happens, this block is finished or the engine stops.
+        if let Err(error) = cpu(|| self.shared.ledger.append(built.journal_entry())) {
+            return self.journal_refused(error, waiters);
+        }
+        self.tip = tip;
+        Meters::add(&self.shared.meters.leaves, built.record_count());
+        Meters::bump(&self.shared.meters.signatures);
+        let facts = built.facts();
+        self.shared.settlement.name_in(&bulk, built.seq);
+        let handle = scatter::spawn(&self.shared, built.coded(), Purpose::Commit(built.seq), None);
+        if let Err(error) = cpu(|| self.shared.ledger.sync()) {
+            self.shared.stop(Fatal::JournalSync(error.to_string()));
+            return false;
+        }
+        let in_flight = InFlight::new(built, facts, handle, waiters, permit);
+        self.out.send(in_flight).await.is_ok()
+    }
+
+    fn journal_refused(&self, error: LedgerError, waiters: Vec<Waiter>) -> bool {
+        if matches!(error, LedgerError::Full) {
+            let refusal = Error::new(ErrorKind::LocalStore, "not accepted: the disk of the service is full; free space and try again");
+            fail_waiters(waiters, &refusal);
+            return true;
+        }
+        self.shared.stop(Fatal::JournalSync(error.to_string()));
+        false
+    }
+}
+
+impl Pending {
+    fn push(&mut self, queued: Queued) {
+        self.bytes = self.bytes.saturating_add(queued.cost);
+        self.requests.push_back(queued);
+    }
+
+    fn reject_expired(&mut self, now: Instant) {
+        while self.requests.front().is_some_and(|first| first.expires <= now)
+            && let Some(first) = self.requests.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(first.cost);
+            answer(first, Err(window_full()));
+        }
+    }
+
+    /// The next moment at which something is to be done without an event.
+    fn wake(&self) -> Option<Instant> {
+        let expiry = self.requests.front().map(|first| first.expires);
+        let audit = if self.requests.is_empty() && self.permit.is_none() { self.audit_due } else { None };
+        [expiry, self.leaves, audit].into_iter().flatten().min()
+    }
+
+    /// As many requests, in order, as one block takes.
+    fn take_batch(&mut self, limit: usize) -> Vec<Queued> {
+        let (mut batch, mut bytes, mut records) = (Vec::new(), 0usize, 0usize);
+        let mut tenants = std::collections::BTreeSet::new();
+        while let Some(next) = self.requests.front() {
+            let next_records = next.request.records.len();
+            tenants.extend(next.request.records.iter().map(|record| record.tenant));
+            let full =
+                bytes.saturating_add(next.cost) > limit || records + next_records > MAX_RECORDS / 2 || tenants.len() > SECTION_MARGIN;
+            if full && !batch.is_empty() {
+                break;
+            }
+            let Some(next) = self.requests.pop_front() else { break };
+            bytes = bytes.saturating_add(next.cost);
+            records += next_records;
+            self.bytes = self.bytes.saturating_sub(next.cost);
+            batch.push(next);
+        }
+        batch
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// Sends an answer; nobody may be listening any more, which is their choice.
+fn answer(queued: Queued, result: Result<super::Committed, Error>) {
+    if queued.answer.send(result).is_err() {
+        tracing::debug!("the caller did not wait for its answer");
+    }
+}
+
+fn refuse(queued: Queued, shared: &Shared) {
+    let refusal = shared.check_writable().err().unwrap_or_else(window_full);
+    answer(queued, Err(refusal));
+}
+
+fn answer_all(batch: Vec<Queued>, refusal: &Error) {
+    for queued in batch {
+        answer(queued, Err(Error::new(refusal.kind, refusal.message.clone())));
+    }
+}
+
+fn fail_waiters(waiters: Vec<Waiter>, error: &Error) {
+    for waiter in waiters {
+        if waiter.answer.send(Err(Error::new(error.kind, error.message.clone()))).is_err() {
+            tracing::debug!("the caller did not wait for its answer");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What an engine is started with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_policy::Profile;
+
+/// How to start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Reconcile with the providers and serve (PROTOCOL rules 5 to 11).
+    #[default]
+    Start,
+    /// The same with an empty disk, by explicit permission: the whole log is replayed from the providers.
+    Recover {
+        /// Failure domains the operator knows to be lost for good; rule 8 then decides with v + max(u, 1) <= k.
+        declare_lost: Vec<String>,
+    },
+    /// Claims nothing and writes nothing; what the local ledger knows is served, stale as it may be.
+    ReadOnly,
+}
+
+/// Bounds on memory. All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Plain and coded bytes of all uploads in progress, buffers of shards not yet stored included.
+    pub upload_bytes: usize,
+    /// Bytes fetched and decoded for all downloads in progress.
+    pub read_bytes: usize,
+    /// Records and small chunks that wait for a commit block.
+    pub queue_bytes: usize,
+    /// Most plain bytes in one commit block.
+    pub commit_bytes: usize,
+    /// Memory tier of the read path.
+    pub cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { upload_bytes: 96 << 20, read_bytes: 48 << 20, queue_bytes: 16 << 20, commit_bytes: 4 << 20, cache_bytes: 32 << 20 }
+    }
+}
+
+/// The engine cannot go on and the process has to end; the caller decides how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fatal {
+    /// The journal could not be flushed: what the disk holds is unknown (exit 1).
+    JournalSync(String),
+    /// A newer writer holds the log (exit 78).
+    Superseded(String),
+    /// The ledger refused what was released: disk full, damage, or a defect (exit 1).
+    Ledger(String),
+}
+
+/// Called once, from a task of the engine, when it has stopped for good.
+pub type OnFatal = Arc<dyn Fn(Fatal) + Send + Sync>;
+
+/// Settings of one engine.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Policy in force.
+    pub profile: Profile,
+    /// How to start.
+    pub mode: Mode,
+    /// Memory bounds.
+    pub limits: Limits,
+    /// Longest wait for one provider's answer while starting.
+    pub probe_deadline: Duration,
+    /// Told when the engine has stopped for good.
+    pub on_fatal: OnFatal,
+}
+
+impl EngineConfig {
+    /// Defaults around `profile`: normal start, built-in limits, fatal events only visible in `status`.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, mode: Mode::Start, limits: Limits::default(), probe_deadline: Duration::from_secs(10), on_fatal: Arc::new(|_| ()) }
+    }
+}
+
+impl fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineConfig")
+            .field("profile", &self.profile.name)
+            .field("mode", &self.mode)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! The face of the engine: one cheap handle, one method per use case.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::id::{PrincipalId, Seq, TenantId, Timestamp};
+use diaspore_block::key::{Keyring, LogPublicKey, MasterKey};
+use diaspore_ledger::Ledger;
+use diaspore_provider::Fleet;
+
+use crate::api::{
+    ApiKeyInfo, AuditTotals, BlobInfo, BodyStream, BucketInfo, Caller, Error, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage,
+    NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
+};
+use crate::audit::{self, AuditLine, Event};
+use crate::config::EngineConfig;
+use crate::settle::SettleReport;
+use crate::shared::Shared;
+use crate::world::{Clock, Entropy};
+use crate::{blob, commit, keyring, namespace, reconcile, settle, status};
+
+/// A running engine. Clones share it; it ends with [`Engine::shutdown`].
+#[derive(Debug, Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Starts, which is to reconcile (PROTOCOL rules 5 to 11): claims the log, finds its end, carries the tail over, decides,
+    /// and only then serves. If too few domains answer to decide, the engine comes back read-only and serves nothing until it
+    /// is started again.
+    ///
+    /// # Errors
+    /// `RefusedState` for a fork, a living foreign writer or acknowledged data that is missing; the message names sequences
+    /// and domains and says what to do. `TooFewDomains`, `LocalStore` as they say.
+    pub async fn start(
+        config: EngineConfig,
+        keys: Arc<Keyring>,
+        fleet: Fleet,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, Error> {
+        let shared = Box::pin(reconcile::start(config, keys, fleet, ledger, clock, entropy)).await?;
+        Ok(Self { shared })
+    }
+
+    /// Finds the newest keyring that opens with `master` at any provider: the keyring and its sealed bytes.
+    pub async fn find_keyring(master: &MasterKey, fleet: &Fleet) -> Result<(Keyring, Vec<u8>), Error> {
+        keyring::find(master, fleet).await
+    }
+
+    /// Puts a keyring, write-once under its version, on every provider. Returns the sealed bytes for the local copy.
+    ///
+    /// # Errors
+    /// When fewer providers than a claim quorum hold it afterwards.
+    pub async fn plant_keyring(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
+        keyring::plant(master, keyring, fleet, entropy).await
+    }
+
+    /// All tenants by name.
+    pub async fn tenants(&self) -> Result<Vec<TenantInfo>, Error> {
+        namespace::tenants(&self.shared)
+    }
+
+    /// Gives a name to one of the keyring's free tenant slots.
+    pub async fn create_tenant(&self, name: &str) -> Result<TenantInfo, Error> {
+        namespace::create_tenant(&self.shared, name).await
+    }
+
+    /// The tenant of this name.
+    pub async fn tenant(&self, name: &str) -> Result<Option<TenantInfo>, Error> {
+        namespace::tenant(&self.shared, name)
+    }
+
+    /// Creates a bucket in the caller's tenant.
+    pub async fn create_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo, Error> {
+        namespace::create_bucket(&self.shared, caller, name).await
+    }
+
+    /// Deletes an empty bucket.
+    pub async fn delete_bucket(&self, caller: &Caller, name: &str) -> Result<Seq, Error> {
+        namespace::delete_bucket(&self.shared, caller, name).await
+    }
+
+    /// One bucket.
+    pub async fn bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo, Error> {
+        namespace::bucket_info(&self.shared, caller.tenant, name)
+    }
+
+    /// The tenant's buckets in name order.
+    pub async fn list_buckets(&self, caller: &Caller) -> Result<Vec<BucketInfo>, Error> {
+        namespace::list_buckets(&self.shared, caller.tenant)
+    }
+
+    /// Stores a blob; the outcome is final when this returns `Ok`.
+    pub async fn put_blob(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &[u8],
+        options: PutOptions,
+        body: BodyStream,
+    ) -> Result<PutOutcome, Error> {
+        Box::pin(blob::put(&self.shared, caller, bucket, key, options, body)).await
+    }
+
+    /// What is stored under a key.
+    pub async fn head_blob(&self, caller: &Caller, bucket: &str, key: &[u8], options: &GetOptions) -> Result<BlobInfo, Error> {
+        blob::head(&self.shared, caller, bucket, key, options).await
+    }
+
+    /// Reads a blob or a range of it.
+    pub async fn get_blob(&self, caller: &Caller, bucket: &str, key: &[u8], options: &GetOptions) -> Result<GetOutcome, Error> {
+        Box::pin(blob::get(&self.shared, caller, bucket, key, options)).await
+    }
+
+    /// Deletes the current version.
+    pub async fn delete_blob(
+        &self,
+        caller: &Caller,
+        bucket: &str,
+        key: &[u8],
+        precondition: Precondition,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Seq, Error> {
+        Box::pin(blob::delete(&self.shared, caller, bucket, key, precondition, idempotency)).await
+    }
+
+    /// One page of a bucket's keys.
+    pub async fn list_blobs(&self, caller: &Caller, bucket: &str, options: &ListOptions) -> Result<ListPage, Error> {
+        blob::list(&self.shared, caller, bucket, options).await
+    }
+
+    /// Makes an API key for a tenant; the token is in the answer and nowhere else.
+    pub async fn create_api_key(
+        &self,
+        caller: &Caller,
+        tenant: TenantId,
+        name: &str,
+        scopes: Vec<String>,
+        expires: Option<Timestamp>,
+    ) -> Result<NewApiKey, Error> {
+        namespace::create_api_key(&self.shared, caller, tenant, name, scopes, expires).await
+    }
+
+    /// Ends an API key.
+    pub async fn revoke_api_key(&self, caller: &Caller, id: PrincipalId) -> Result<Seq, Error> {
+        namespace::revoke_api_key(&self.shared, caller, id).await
+    }
+
+    /// All API keys.
+    pub async fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, Error> {
+        namespace::api_keys(&self.shared)
+    }
+
+    /// The key behind a token, unless unknown, revoked or expired. Compares in constant time.
+    pub fn authenticate(&self, token: &str) -> Option<ApiKeyInfo> {
+        namespace::authenticate(&self.shared, token)
+    }
+
+    /// Notes in the audit log that somebody was turned away.
+    pub fn record_denied(&self, caller: Option<&Caller>, what: &str) {
+        let (tenant, principal) = caller.map_or((TenantId::SYSTEM, PrincipalId::NIL), |caller| (caller.tenant, caller.principal));
+        self.shared.audit.note(Event::AccessDenied { tenant, principal, what: what.chars().take(128).collect() });
+    }
+
+    /// Waits until every released block is settled, at most for `timeout`.
+    pub async fn settle_wait(&self, timeout: Duration) -> Result<SettleReport, Error> {
+        settle::wait(&self.shared, timeout).await
+    }
+
+    /// State and counters.
+    pub fn status(&self) -> Status {
+        status::status(&self.shared)
+    }
+
+    /// The engine's share of the exit decision: set once it has stopped for good.
+    pub fn stopped(&self) -> Option<String> {
+        status::stopped(&self.shared)
+    }
+
+    /// Totals of the audit log.
+    pub fn audit_totals(&self) -> Result<AuditTotals, Error> {
+        status::audit_totals(&self.shared)
+    }
+
+    /// Public parts from leaf `from` on, each with its inclusion proof under the log's present root.
+    pub async fn audit_export(&self, caller: &Caller, from: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
+        audit::export(&self.shared, caller, from, limit)
+    }
+
+    /// The signed note over the released log (C2SP tlog-checkpoint).
+    pub fn checkpoint(&self) -> Result<String, Error> {
+        audit::checkpoint(&self.shared)
+    }
+
+    /// The key that signed every manifest and checkpoint.
+    pub fn log_public_key(&self) -> LogPublicKey {
+        self.shared.keys.identity.public()
+    }
+
+    /// Ends without a word, as a crash would.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.shared.close();
+    }
+
+    /// Stops taking work, waits for what was accepted, notes the stop in the log and ends background work.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        commit::shutdown(&self.shared).await
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}

@@ -1,0 +1,261 @@
+//! Start = reconcile (PROTOCOL rules 5 to 11): claim; wait out leases; list claims again; find the end of the log; carry the
+//! tail over; decide; only then serve.
+
+mod chain;
+mod decide;
+mod position;
+mod tail;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::claim::Claim;
+use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
+use diaspore_block::key::Keyring;
+use diaspore_block::name::Names;
+use diaspore_ledger::{IncarnationNote, JournalEntry, Ledger, LedgerError};
+use diaspore_policy::{FailureDomain, claim_quorum};
+use diaspore_provider::Fleet;
+
+use crate::api::{Error, ErrorKind};
+use crate::audit::AuditQueue;
+use crate::claim::{self, ClaimBook, Rank};
+use crate::commit::Committer;
+use crate::config::{EngineConfig, Mode};
+use crate::fence::Fence;
+use crate::namespace::local;
+use crate::scatter::full_geometry;
+use crate::settle;
+use crate::shared::{Ground, Meters, Shared, Stage, StageCell, Writer};
+use crate::world::{Clock, Entropy, cpu};
+use chain::{Chain, Local, refused};
+use position::Evidence;
+use tail::End;
+
+/// The engine, in whatever stage the evidence allows.
+pub(crate) async fn start(
+    config: EngineConfig,
+    keys: Arc<Keyring>,
+    fleet: Fleet,
+    ledger: Ledger,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Arc<Shared>, Error> {
+    let names = Names::new(&keys.name);
+    let (meters, audit) = (Meters::default(), AuditQueue::default());
+    let ground = Ground { config, keys, names, fleet, ledger, clock, entropy, meters, audit };
+    if ground.config.mode == Mode::ReadOnly {
+        return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
+    }
+    match claim_log(&ground).await? {
+        Ok(claimed) => run(ground, claimed).await,
+        Err(why) => Ok(idle(ground, Stage::Undetermined(why))),
+    }
+}
+
+/// An engine without a writer.
+fn idle(ground: Ground, stage: Stage) -> Arc<Shared> {
+    let writer = Writer { incarnation: IncarnationId::NIL, epoch: Epoch(0) };
+    assemble(ground, writer, Fence::none(), stage)
+}
+
+fn assemble(ground: Ground, writer: Writer, fence: Fence, stage: Stage) -> Arc<Shared> {
+    let stage = StageCell::new(stage);
+    let limits = ground.config.limits;
+    let committer = Committer::new(limits.queue_bytes, limits.commit_bytes, stage.clone());
+    Arc::new(Shared::new(ground, writer, fence, committer, stage))
+}
+
+/// What the claim phase gave.
+struct Claimed {
+    rank: Rank,
+    acknowledged: BTreeSet<FailureDomain>,
+    quorum: usize,
+    book: ClaimBook,
+    /// Whether the disk knew nothing of this deployment's log before.
+    disk_was_empty: bool,
+}
+
+/// Claims the log: write-once object on every provider, q acknowledgements, leases waited out, claims listed again.
+async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
+    let view = ground.ledger.snapshot().map_err(local)?;
+    let book = ClaimBook::default();
+    let notes = view.incarnations().map_err(local)?;
+    for note in &notes {
+        book.learn((note.epoch, note.incarnation));
+    }
+    for entry in view.chain().map_err(local)? {
+        if let Some((incarnation, epoch)) = entry.predecessor {
+            book.learn((epoch, incarnation));
+        }
+    }
+    let disk_was_empty = notes.is_empty() && view.applied_seq().map_err(local)? == Seq(0);
+    let quorum = claim_quorum(ground.fleet.domains().len());
+    let geometry = full_geometry(ground).ok_or_else(|| {
+        let domains = ground.fleet.domains().len();
+        Error::new(
+            ErrorKind::TooFewDomains,
+            format!(
+                "{domains} failure domains are configured, fewer than the policy needs; configure more or lower the replication factor"
+            ),
+        )
+    })?;
+    let before = book.survey(ground, None).await;
+    if before.answered.len() < quorum {
+        return Ok(Err(too_few("listed their claims", before.answered.len(), quorum)));
+    }
+    let predecessors = book.ranks();
+    let epoch = predecessors.last().map_or(Epoch(1), |(epoch, _)| epoch.next());
+    let incarnation = IncarnationId::draw(&mut ground.rng());
+    let profile = &ground.config.profile;
+    let claim = Claim {
+        deployment: ground.deployment(),
+        epoch,
+        incarnation,
+        started: ground.clock.now(),
+        lease_ms: u64::from(profile.lease_ms),
+        claim_quorum: u8::try_from(quorum).unwrap_or(u8::MAX),
+        claims_seen: book.newest(),
+        providers: ground.fleet.providers().iter().map(|spec| spec.id.to_string()).collect(),
+        geometry,
+        k_floor: geometry.k(),
+        window: u32::from(profile.window),
+    };
+    let note = IncarnationNote { incarnation, epoch, started: claim.started, k_floor: claim.k_floor };
+    cpu(|| ground.ledger.append(JournalEntry::Chain(note)).and_then(|()| ground.ledger.sync())).map_err(local)?;
+    let acknowledged = claim::place(ground, &claim).await;
+    if acknowledged.len() < quorum {
+        return Ok(Err(too_few("took the claim", acknowledged.len(), quorum)));
+    }
+    wait_out_leases(ground, &book, &predecessors).await;
+    let after = book.survey(ground, Some(&acknowledged)).await;
+    if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
+        return Err(refused(format!(
+            "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
+            higher.0, higher.1
+        )));
+    }
+    if after.answered.len() < quorum {
+        return Ok(Err(too_few("listed their claims again", after.answered.len(), quorum)));
+    }
+    let rank = claim.rank();
+    book.keep(claim);
+    Ok(Ok(Claimed { rank, acknowledged, quorum, book, disk_was_empty }))
+}
+
+fn too_few(did: &str, count: usize, quorum: usize) -> String {
+    format!("only {count} failure domains {did}, {quorum} are needed; bring more providers back and start again")
+}
+
+/// A predecessor may release on its lease until it runs out on its clock; ours may differ by 1 %.
+async fn wait_out_leases(ground: &Ground, book: &ClaimBook, predecessors: &[Rank]) {
+    let own = u64::from(ground.config.profile.lease_ms);
+    let mut longest = 0;
+    for rank in predecessors.iter().rev().take(8) {
+        longest = longest.max(book.fetch(ground, *rank).await.map_or(own, |claim| claim.lease_ms));
+    }
+    if longest > 0 {
+        tokio::time::sleep(Duration::from_millis(longest + longest / 100 + 1)).await;
+    }
+}
+
+/// Finds the end, decides, and sets the engine going.
+async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
+    let evidence = evidence(&ground)?;
+    let have = local_end(&ground)?;
+    let chain = match chain::find(&ground, &claimed.book, &evidence, claimed.rank, have).await? {
+        Ok(chain) => chain,
+        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
+    };
+    check_permission(&ground, &claimed, &chain)?;
+    let end = match tail::read(&ground, &evidence, &chain, have.map_or(Seq(0), |local| local.seq)).await? {
+        Ok(end) => end,
+        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
+    };
+    check_forks(&ground, &chain, &end)?;
+    let writer = Writer { incarnation: claimed.rank.1, epoch: claimed.rank.0 };
+    let lease = Duration::from_millis(u64::from(ground.config.profile.lease_ms));
+    let fence = Fence::new(claimed.rank, claimed.acknowledged, claimed.quorum, lease, claimed.book);
+    let shared = assemble(ground, writer, fence, Stage::Starting);
+    let tip = match Box::pin(decide::decide(&shared, &evidence, &chain, end)).await {
+        Ok(tip) => tip,
+        Err(error) => {
+            shared.close();
+            return Err(error);
+        }
+    };
+    settle::adopt(&shared)?;
+    decide::serve(&shared, tip)?;
+    Ok(shared)
+}
+
+/// An empty disk in front of a log is only filled with the operator's permission.
+fn check_permission(ground: &Ground, claimed: &Claimed, chain: &Chain) -> Result<(), Error> {
+    if claimed.disk_was_empty && chain.ruling.is_some() && ground.config.mode == Mode::Start {
+        return Err(refused(
+            "the local ledger is empty but the providers hold a log: run `storage distributed recover` to rebuild it, or restore the service's disk".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn local_end(ground: &Ground) -> Result<Option<Local>, Error> {
+    let view = ground.ledger.snapshot().map_err(local)?;
+    let seq = view.applied_seq().map_err(local)?;
+    if seq == Seq(0) {
+        return Ok(None);
+    }
+    let entry = view.commit_block(seq).map_err(local)?;
+    let entry = entry.ok_or_else(|| local(LedgerError::Corrupt { what: format!("commit block {seq} has no entry") }))?;
+    Ok(Some(Local { seq, incarnation: entry.facts.incarnation, counter: entry.facts.counter }))
+}
+
+/// The journal adds content (PROTOCOL rule 9).
+fn evidence(ground: &Ground) -> Result<Evidence, Error> {
+    let lost = match &ground.config.mode {
+        Mode::Recover { declare_lost } => declare_lost.iter().map(|domain| FailureDomain::new(domain)).collect(),
+        Mode::Start | Mode::ReadOnly => BTreeSet::new(),
+    };
+    let known = ground.fleet.domains();
+    if let Some(stranger) = lost.iter().find(|domain| !known.contains(*domain)) {
+        let names: Vec<&str> = known.iter().map(FailureDomain::as_str).collect();
+        return Err(Error::new(ErrorKind::Invalid, format!("no failure domain is called {stranger}; configured are {}", names.join(", "))));
+    }
+    let mut held: BTreeMap<(IncarnationId, Counter), Vec<_>> = BTreeMap::new();
+    for entry in cpu(|| ground.ledger.journal_scan()).map_err(local)? {
+        if let JournalEntry::Block(block) = entry {
+            held.entry((block.incarnation, block.counter)).or_default().push(block);
+        }
+    }
+    Ok(Evidence { lost, held })
+}
+
+/// A released mark beyond the end of its incarnation's log is a fork; an end of the journal below it proves nothing.
+fn check_forks(ground: &Ground, chain: &Chain, end: &End) -> Result<(), Error> {
+    let ledger_chain = ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?;
+    let last_valid = |incarnation: IncarnationId| {
+        if chain.ruling.is_some_and(|ruling| ruling.1 == incarnation) {
+            return Some(end.last);
+        }
+        let decided = chain.ends.iter().find(|(at, _)| *at == incarnation).map(|(_, last)| *last);
+        let known =
+            || ledger_chain.iter().find(|entry| entry.predecessor.is_some_and(|(at, _)| at == incarnation)).map(|entry| entry.last_valid);
+        decided.or_else(known)
+    };
+    for entry in cpu(|| ground.ledger.journal_scan()).map_err(local)? {
+        if let JournalEntry::Released(note) = entry
+            && last_valid(note.incarnation).is_none_or(|last| note.seq > last)
+        {
+            return Err(refused(format!(
+                "fork: this disk acknowledged sequence {} of incarnation {}, which the log does not contain; two machines acknowledged different histories, \
+                 or acknowledged data is missing. Keep this disk, bring all providers back, and start again",
+                note.seq, note.incarnation
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

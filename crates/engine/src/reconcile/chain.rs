@@ -1,0 +1,206 @@
+//! From the newest incarnation that decided back to what the ledger holds (PROTOCOL rules 7 and 10).
+
+use std::collections::BTreeSet;
+
+use diaspore_block::id::{Counter, IncarnationId, Seq};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::record::{Decision, Private};
+
+use super::position::{Care, Evidence, Found, Subject, Verdict};
+use crate::api::{Error, ErrorKind};
+use crate::claim::{ClaimBook, Rank};
+use crate::shared::Ground;
+
+/// Where the ledger stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Local {
+    pub(super) seq: Seq,
+    pub(super) incarnation: IncarnationId,
+    pub(super) counter: Counter,
+}
+
+/// A stretch of the log in one incarnation's blocks.
+#[derive(Debug, Clone)]
+pub(super) struct Stretch {
+    pub(super) subject: Subject,
+    /// First counter the ledger lacks.
+    pub(super) from: Counter,
+    /// Last sequence that counts; none for the incarnation that rules.
+    pub(super) through: Option<Seq>,
+    /// Sequence minus counter, the same for all its blocks.
+    pub(super) base: u64,
+}
+
+/// The chain as far as it matters.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// Oldest first; the last one is the ruling incarnation. Empty when nobody ever decided.
+    pub(super) stretches: Vec<Stretch>,
+    pub(super) ruling: Option<Rank>,
+    pub(super) passed_over: Vec<IncarnationId>,
+    /// Incarnations and the last of their sequences that counts, newest first.
+    pub(super) ends: Vec<(IncarnationId, Seq)>,
+}
+
+/// How an incarnation begins.
+enum Beginning {
+    /// Its first block and its decision.
+    Decided {
+        first: Seq,
+        decision: Box<Decision>,
+    },
+    PassedOver,
+    Undetermined(String),
+}
+
+/// Either the chain, or why it cannot be known now.
+pub(super) type Outcome<T> = Result<Result<T, String>, Error>;
+
+/// Reads claims as judgement needs them.
+pub(super) async fn subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Option<Subject> {
+    if let Some(claim) = book.fetch(ground, rank).await {
+        let known: BTreeSet<&str> = ground.fleet.providers().iter().map(|spec| spec.id.as_str()).collect();
+        let gone = claim.providers.iter().filter(|name| !known.contains(name.as_str()));
+        return Some(Subject {
+            incarnation: rank.1,
+            k_floor: claim.k_floor,
+            window: u64::from(claim.window),
+            unknown: gone.map(|name| diaspore_policy::FailureDomain::new(name)).collect(),
+        });
+    }
+    let notes = ground.ledger.snapshot().and_then(|view| view.incarnations()).ok()?;
+    let note = notes.into_iter().find(|note| note.incarnation == rank.1)?;
+    Some(Subject { incarnation: rank.1, k_floor: note.k_floor, window: u64::from(ground.config.profile.window), unknown: BTreeSet::new() })
+}
+
+/// Finds who rules, and the stretches between the ledger and the present.
+pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence, own: Rank, local: Option<Local>) -> Outcome<Chain> {
+    let mut chain = Chain { stretches: Vec::new(), ruling: None, passed_over: Vec::new(), ends: Vec::new() };
+    let mut first_stretch = None;
+    for rank in book.ranks().into_iter().rev().filter(|rank| *rank != own) {
+        let at_home = local.filter(|local| local.incarnation == rank.1);
+        let Some(subject) = subject(ground, book, rank).await else {
+            return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1)));
+        };
+        if let Some(local) = at_home {
+            chain.ruling = Some(rank);
+            let base = local.seq.0.saturating_sub(local.counter.0);
+            chain.stretches.push(Stretch { subject, from: local.counter.next(), through: None, base });
+            return Ok(Ok(chain));
+        }
+        match beginning(ground, evidence, &subject).await? {
+            Beginning::Decided { first, decision } => {
+                chain.ruling = Some(rank);
+                first_stretch = Some((subject, first, decision));
+                break;
+            }
+            Beginning::PassedOver => chain.passed_over.push(rank.1),
+            Beginning::Undetermined(why) => return Ok(Err(why)),
+        }
+    }
+    let Some((subject, first, decision)) = first_stretch else {
+        return match local {
+            Some(local) => Err(refused(format!(
+                "the ledger ends at sequence {} of incarnation {}, which no provider knows: wrong accounts, or the providers were rolled back",
+                local.seq, local.incarnation
+            ))),
+            None => Ok(Ok(chain)),
+        };
+    };
+    walk_back(ground, book, evidence, local, chain, (subject, first, decision)).await
+}
+
+async fn walk_back(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    local: Option<Local>,
+    mut chain: Chain,
+    newest: (Subject, Seq, Box<Decision>),
+) -> Outcome<Chain> {
+    let have = local.map_or(Seq(0), |local| local.seq);
+    let (mut subject, mut first, mut decision) = newest;
+    let mut through = None;
+    loop {
+        let from = Counter(have.0.saturating_add(1).saturating_sub(first.0));
+        chain.stretches.insert(0, Stretch { subject, from, through, base: first.0 });
+        let Some((predecessor, epoch)) = decision.predecessor else {
+            if first.0 > have.0 + 1 {
+                return Err(refused(format!("the log begins at sequence {first}: the beginning is missing")));
+            }
+            return Ok(Ok(chain));
+        };
+        chain.ends.push((predecessor, decision.last_valid));
+        if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
+            if local.seq > decision.last_valid {
+                return Err(refused(format!(
+                    "fork: this disk released up to sequence {}, the log of incarnation {predecessor} was decided to end at {}; \
+                     two machines acknowledged different histories. Keep this disk, stop both, and compare before anything else is written",
+                    local.seq, decision.last_valid
+                )));
+            }
+            let end = Seq(first.0.saturating_sub(1));
+            if have < end
+                && let Some(subject) = self::subject(ground, book, (epoch, predecessor)).await
+            {
+                let base = local.seq.0.saturating_sub(local.counter.0);
+                chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base });
+            }
+            return Ok(Ok(chain));
+        }
+        if first.0 <= have.0 + 1 {
+            return Ok(Ok(chain));
+        }
+        through = Some(Seq(first.0.saturating_sub(1)));
+        let Some(next) = self::subject(ground, book, (epoch, predecessor)).await else {
+            return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
+        };
+        match beginning(ground, evidence, &next).await? {
+            Beginning::Decided { first: earlier, decision: its } => {
+                subject = next;
+                first = earlier;
+                decision = its;
+            }
+            Beginning::PassedOver => {
+                return Err(refused(format!(
+                    "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {} and its first blocks are gone",
+                    decision.last_valid
+                )));
+            }
+            Beginning::Undetermined(why) => return Ok(Err(why)),
+        }
+    }
+}
+
+/// Reads an incarnation's first blocks up to its decision: carried ones, then the decision itself.
+async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> Result<Beginning, Error> {
+    let mut first = None;
+    let mut counter = Counter(0);
+    loop {
+        match evidence.judge(ground, subject, counter, Care::Replay).await? {
+            Verdict::Readable(found) => {
+                let first = *first.get_or_insert(found.seq());
+                if found.manifest.position.kind == BlockKind::Decision {
+                    return match decision_in(ground, &found)? {
+                        Some(decision) => Ok(Beginning::Decided { first, decision: Box::new(decision) }),
+                        None => Err(refused(format!("decision block {} carries no decision", found.seq()))),
+                    };
+                }
+            }
+            Verdict::Unacknowledged { .. } => return Ok(Beginning::PassedOver),
+            Verdict::Undetermined { why, .. } => return Ok(Beginning::Undetermined(why)),
+        }
+        counter = counter.next();
+    }
+}
+
+fn decision_in(ground: &Ground, found: &Found) -> Result<Option<Decision>, Error> {
+    Ok(found.records(ground)?.into_iter().find_map(|record| match record.into_parts().2 {
+        Private::Decision(decision) => Some(decision),
+        _ => None,
+    }))
+}
+
+pub(super) fn refused(message: String) -> Error {
+    Error::new(ErrorKind::RefusedState, message)
+}

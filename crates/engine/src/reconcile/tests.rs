@@ -1,0 +1,166 @@
+//! Starts over a fleet of in-memory stores, with a paused clock.
+
+use std::sync::Arc;
+
+use diaspore_block::id::{PrincipalId, TenantId, Timestamp};
+use diaspore_block::key::{Keyring, TenantKeys};
+use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_policy::{Profile, ProviderSpec};
+use diaspore_provider::{Fleet, FleetOptions};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::api::{Caller, ErrorKind};
+use crate::config::{EngineConfig, Mode};
+use crate::engine::Engine;
+use crate::world::{RuntimeClock, SeededEntropy};
+
+struct World {
+    stores: Vec<Arc<InMemory>>,
+    keys: Arc<Keyring>,
+    tenant: TenantId,
+    seed: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut rng = StdRng::seed_from_u64(1);
+        let tenant = TenantId::draw(&mut rng);
+        let keys = Keyring::create(&mut rng).with_tenant(tenant, TenantKeys::draw(&mut rng)).unwrap();
+        Self { stores: (0..6).map(|_| Arc::new(InMemory::new())).collect(), keys: Arc::new(keys), tenant, seed: 1 }
+    }
+
+    fn fleet(&self) -> Fleet {
+        let store = |(at, store): (usize, &Arc<InMemory>)| {
+            (ProviderSpec::memory(diaspore_policy::ProviderId::new(&format!("p{at}")).unwrap()), Arc::clone(store) as Arc<dyn ObjectStore>)
+        };
+        Fleet::from_stores(self.stores.iter().enumerate().map(store).collect(), FleetOptions::default())
+    }
+
+    async fn start(&mut self, disk: &MemoryMedium, mode: Mode) -> Result<Engine, crate::api::Error> {
+        self.seed += 1;
+        let rng = Box::new(StdRng::seed_from_u64(1000 + self.seed));
+        let ledger = Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
+        // 3-of-6.
+        let profile = Profile { replication_factor: 4, max_cloud_providers: 6, ..Profile::default() };
+        let mut config = EngineConfig::new(profile);
+        config.mode = mode;
+        let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
+        Engine::start(config, Arc::clone(&self.keys), self.fleet(), ledger, clock, Arc::new(SeededEntropy::new(self.seed))).await
+    }
+
+    async fn wipe(&self, provider: usize) {
+        use futures::StreamExt;
+        let store = &self.stores[provider];
+        let names: Vec<_> = store.list(None).map(|meta| meta.unwrap().location).collect().await;
+        for name in names {
+            store.delete(&name).await.unwrap();
+        }
+    }
+
+    async fn spoil(&self, provider: usize) {
+        use futures::StreamExt;
+        let store = &self.stores[provider];
+        let names: Vec<_> = store.list(None).map(|meta| meta.unwrap().location).collect().await;
+        for name in names {
+            let mut bytes = store.get(&name).await.unwrap().bytes().await.unwrap().to_vec();
+            bytes[100] ^= 1;
+            store.put(&name, bytes.into()).await.unwrap();
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { tenant: self.tenant, principal: PrincipalId::NIL }
+    }
+}
+
+async fn fill(engine: &Engine, world: &World, buckets: std::ops::Range<u32>) {
+    if engine.tenant("acme").await.unwrap().is_none() {
+        assert_eq!(engine.create_tenant("acme").await.unwrap().id, world.tenant);
+    }
+    for at in buckets {
+        engine.create_bucket(&world.caller(), &format!("bucket-{at}")).await.unwrap();
+    }
+}
+
+async fn count(engine: &Engine, world: &World) -> usize {
+    engine.list_buckets(&world.caller()).await.unwrap().len()
+}
+
+fn crash(engine: Engine) {
+    // Background tasks hold the engine; closing without a word is as near to a crash as one process gets.
+    engine.abandon();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..5).await;
+    let checkpoint = engine.checkpoint().unwrap();
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let engine = world.start(&disk.snapshot(), Mode::Start).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 5);
+    assert_ne!(engine.checkpoint().unwrap(), checkpoint, "the decision and the stop are in the log");
+    fill(&engine, &world, 5..6).await;
+    assert_eq!(engine.status().epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_disk_needs_permission_and_then_gets_everything() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..12).await;
+    engine.settle_wait(std::time::Duration::from_secs(60)).await.unwrap();
+    crash(engine);
+    let refused = world.start(&MemoryMedium::new(), Mode::Start).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::RefusedState, "{refused}");
+    let engine = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 12);
+    fill(&engine, &world, 12..13).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_provider_lost_and_one_lying_lose_nothing_settled() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..6).await;
+    let report = engine.settle_wait(std::time::Duration::from_secs(60)).await.unwrap();
+    assert_eq!(report.unsettled_blocks, 0);
+    crash(engine);
+    world.wipe(1).await;
+    world.spoil(4).await;
+    let engine = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_writer_fences_the_first() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let first = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&first, &world, 0..2).await;
+    let second = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    assert_eq!(count(&second, &world).await, 2);
+    // The first one's lease ran out while the second waited: its next release looks and finds the higher claim.
+    let late = first.create_bucket(&world.caller(), "too-late").await.unwrap_err();
+    assert_eq!(late.kind, ErrorKind::OutcomeUnknown);
+    assert!(first.stopped().is_some());
+    let after = first.create_bucket(&world.caller(), "even-later").await.unwrap_err();
+    assert_eq!(after.kind, ErrorKind::RefusedState);
+    fill(&second, &world, 2..3).await;
+    assert_eq!(count(&second, &world).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crashed_disk_keeps_what_was_acknowledged() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..7).await;
+    let after_power_loss = disk.crash();
+    crash(engine);
+    let engine = world.start(&after_power_loss, Mode::Start).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 7);
+}

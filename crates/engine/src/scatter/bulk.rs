@@ -1,0 +1,101 @@
+//! Bulk blocks: chunks of one upload, coded and scattered before any record names them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use diaspore_block::block;
+use diaspore_block::geometry::Geometry;
+use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, Seq};
+use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
+use diaspore_block::record::{BulkAdded, ChunkEntry, SectionInfo};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Purpose, ScatterHandle, geometry_plan, spawn};
+use crate::api::{Error, ErrorKind};
+use crate::coded::Coded;
+use crate::shared::{Meters, Shared};
+use crate::world::cpu;
+
+/// The position of a bulk block that is being filled. Bulk counters may have gaps: only commit blocks are counted by probing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BulkSlot {
+    /// What its sections are sealed under.
+    pub(crate) position: BlockPosition,
+    pub(crate) epoch: Epoch,
+    pub(crate) geometry: Geometry,
+    /// Fewer domains answer than the policy wants: narrower, with the same losses survived.
+    pub(crate) shrunk: bool,
+}
+
+/// Takes the next position with the geometry that the healthy domains allow.
+pub(crate) fn open_bulk(shared: &Shared) -> Result<BulkSlot, Error> {
+    shared.check_writable()?;
+    let plan = geometry_plan(shared)?;
+    let geometry = Geometry::new(plan.k, plan.n).map_err(|error| Error::caused(ErrorKind::Internal, "geometry out of range", error))?;
+    let position = BlockPosition {
+        deployment: shared.deployment(),
+        block: BlockId::draw(&mut shared.rng()),
+        kind: BlockKind::Bulk,
+        incarnation: shared.writer.incarnation,
+        counter: Counter(shared.bulk_counter.fetch_add(1, Ordering::Relaxed)),
+        attempt: Attempt(0),
+    };
+    Ok(BulkSlot { position, epoch: shared.writer.epoch, geometry, shrunk: plan.is_shrunk() })
+}
+
+/// A bulk block on its way.
+#[derive(Debug)]
+pub(crate) struct BulkHandle {
+    added: Option<BulkAdded>,
+    handle: ScatterHandle,
+}
+
+impl BulkHandle {
+    /// The record that may name the block, once k + 1 domains hold it. Ask once.
+    pub(crate) async fn quorum(&mut self) -> Result<BulkAdded, Error> {
+        let placements = self.handle.quorum().await?;
+        let mut added = self.added.take().ok_or_else(|| Error::new(ErrorKind::Internal, "the block was taken already"))?;
+        added.placements = placements;
+        Ok(added)
+    }
+}
+
+/// Codes, signs and scatters a sealed payload. `budget` is given back when the last buffer is dropped.
+pub(crate) fn scatter_bulk(
+    shared: &Arc<Shared>,
+    slot: BulkSlot,
+    payload: Vec<u8>,
+    sections: Vec<SectionInfo>,
+    chunks: Vec<ChunkEntry>,
+    budget: OwnedSemaphorePermit,
+) -> Result<BulkHandle, Error> {
+    let mut blind = [0; 32];
+    shared.entropy.draw(&mut blind);
+    let log = LogState { epoch: slot.epoch, seq: Seq(0), k_floor: slot.geometry.k(), ..LogState::default() };
+    let signed = cpu(|| {
+        let coded = block::encode(payload, slot.geometry, blind)?;
+        Ok(coded.sign(slot.position, 0, log, &shared.keys.identity))
+    })
+    .map_err(|error: diaspore_block::BlockError| Error::caused(ErrorKind::Internal, "the block could not be coded", error))?;
+    Meters::bump(&shared.meters.signatures);
+    let coded = Arc::new(Coded::new(signed, sections));
+    let facts = coded.facts();
+    let added = BulkAdded {
+        block: facts.id,
+        incarnation: facts.incarnation,
+        counter: facts.counter,
+        attempt: facts.attempt,
+        geometry: facts.geometry,
+        code: facts.code,
+        payload_len: facts.payload_len,
+        shard_len: facts.shard_len,
+        block_root: facts.block_root,
+        shard_roots: facts.shard_roots.clone(),
+        manifest_hash: facts.manifest_hash,
+        placements: Vec::new(),
+        sections: facts.sections.clone(),
+        chunks,
+    };
+    let handle = spawn(shared, coded, Purpose::Bulk, Some(budget));
+    Ok(BulkHandle { added: Some(added), handle })
+}

@@ -1,0 +1,253 @@
+//! Which blocks are not settled yet: every shard of a settled block is durable, and a sequence is settled when its commit
+//! block and every bulk block it names are (PROTOCOL rule 3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use diaspore_block::id::{BlockId, Seq, Timestamp};
+use diaspore_ledger::BlockFacts;
+use diaspore_policy::ProviderId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A block some of whose shards may be missing.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) facts: Arc<BlockFacts>,
+    /// The sequence whose settlement waits for it; none while no commit block names it.
+    pub(crate) seq: Option<Seq>,
+    /// Whether that sequence was released and applied.
+    pub(crate) applied: bool,
+    /// Shards known durable, with their provider.
+    pub(crate) stored: BTreeMap<u8, ProviderId>,
+    /// Providers tried for a shard without a definite answer.
+    pub(crate) tried: Vec<(u8, ProviderId)>,
+    /// First PUT.
+    pub(crate) since: Timestamp,
+    /// A task works on it.
+    pub(crate) busy: bool,
+    /// Not to be touched before.
+    pub(crate) not_before: Option<Instant>,
+    /// Failed repairs in a row.
+    pub(crate) failures: u32,
+}
+
+impl Open {
+    /// A block whose first PUT is about to leave.
+    pub(crate) fn new(facts: Arc<BlockFacts>, seq: Option<Seq>, since: Timestamp) -> Self {
+        Self { facts, seq, applied: false, stored: BTreeMap::new(), tried: Vec::new(), since, busy: true, not_before: None, failures: 0 }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.stored.len() == usize::from(self.facts.geometry.n())
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: BTreeMap<BlockId, Open>,
+    /// Unsettled blocks by the sequence that waits for them.
+    waiting: BTreeMap<Seq, BTreeSet<BlockId>>,
+    released: Seq,
+}
+
+/// What remains to be settled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub(crate) blocks: u64,
+    /// Sealed payload bytes.
+    pub(crate) bytes: u64,
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+/// The register of unsettled blocks.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Settlement {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl Settlement {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Registers a block whose first PUT is about to leave, or one found unsettled at start.
+    pub(crate) fn open(&self, open: Open) {
+        let mut state = self.state();
+        if let Some(seq) = open.seq {
+            state.waiting.entry(seq).or_default().insert(open.facts.id);
+        }
+        state.open.insert(open.facts.id, open);
+        drop(state);
+        self.announce();
+    }
+
+    /// Notes that a provider was tried for a shard.
+    pub(crate) fn tried(&self, block: BlockId, shard: u8, provider: &ProviderId) {
+        if let Some(open) = self.state().open.get_mut(&block)
+            && !open.tried.iter().any(|(_, known)| known == provider)
+        {
+            open.tried.push((shard, provider.clone()));
+        }
+    }
+
+    /// Notes a durable shard.
+    pub(crate) fn stored(&self, block: BlockId, shard: u8, provider: &ProviderId) {
+        let mut state = self.state();
+        let Some(open) = state.open.get_mut(&block) else { return };
+        open.stored.entry(shard).or_insert_with(|| provider.clone());
+        if open.is_complete() {
+            let seq = open.seq;
+            settle_seq(&mut state, seq, block);
+        }
+        drop(state);
+        self.announce();
+    }
+
+    /// A commit block of sequence `seq`, about to be issued, names these blocks.
+    pub(crate) fn name_in(&self, blocks: &[BlockId], seq: Seq) {
+        let mut state = self.state();
+        for block in blocks {
+            let Some(open) = state.open.get_mut(block) else { continue };
+            open.seq = Some(seq);
+            if !open.is_complete() {
+                state.waiting.entry(seq).or_default().insert(*block);
+            }
+        }
+    }
+
+    /// The task that wrote the block has ended; the settler may touch it from `not_before` on.
+    pub(crate) fn idle(&self, block: BlockId, not_before: Option<Instant>, failed: bool) {
+        if let Some(open) = self.state().open.get_mut(&block) {
+            open.busy = false;
+            open.not_before = not_before;
+            open.failures = if failed { open.failures.saturating_add(1) } else { 0 };
+        }
+        self.announce();
+    }
+
+    /// The sequence was released and its records are in the ledger.
+    pub(crate) fn released(&self, seq: Seq) {
+        let mut state = self.state();
+        state.released = state.released.max(seq);
+        for open in state.open.values_mut().filter(|open| open.seq == Some(seq)) {
+            open.applied = true;
+        }
+        drop(state);
+        self.announce();
+    }
+
+    /// Takes out complete blocks whose records the ledger knows, for it to note where the shards are.
+    pub(crate) fn take_settled(&self) -> Vec<Open> {
+        let mut state = self.state();
+        let done: Vec<BlockId> =
+            state.open.iter().filter(|(_, open)| open.is_complete() && open.applied).map(|(block, _)| *block).collect();
+        let taken: Vec<Open> = done.iter().filter_map(|block| state.open.remove(block)).collect();
+        drop(state);
+        if !taken.is_empty() {
+            self.announce();
+        }
+        taken
+    }
+
+    /// Forgets blocks that no commit block named: uploads that broke off.
+    pub(crate) fn forget_orphans(&self, before: Timestamp) {
+        self.state().open.retain(|_, open| open.seq.is_some() || open.busy || open.since >= before);
+    }
+
+    /// Marks busy and hands out one block that lacks shards and may be worked on now: the one that lacks most first.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<Open> {
+        let mut state = self.state();
+        let due =
+            |open: &Open| open.applied && !open.busy && !open.is_complete() && open.not_before.is_none_or(|not_before| not_before <= now);
+        let block = state
+            .open
+            .values()
+            .filter(|open| due(open))
+            .min_by_key(|open| (open.stored.len().saturating_sub(usize::from(open.facts.geometry.k())), open.seq, open.facts.id))
+            .map(|open| open.facts.id)?;
+        let open = state.open.get_mut(&block)?;
+        open.busy = true;
+        Some(open.clone())
+    }
+
+    /// The last sequence up to which everything is settled, of the released ones.
+    pub(crate) fn settled_through(&self) -> Seq {
+        let state = self.state();
+        let first_open = state.waiting.keys().next().map_or(Seq(u64::MAX), |seq| Seq(seq.0.saturating_sub(1)));
+        state.released.min(first_open)
+    }
+
+    pub(crate) fn knows(&self, block: BlockId) -> bool {
+        self.state().open.contains_key(&block)
+    }
+
+    /// Makes everything that waits after a failure due at once.
+    pub(crate) fn hurry(&self) {
+        for open in self.state().open.values_mut() {
+            open.not_before = None;
+        }
+        self.announce();
+    }
+
+    pub(crate) fn backlog(&self) -> Backlog {
+        let state = self.state();
+        let mut backlog = Backlog::default();
+        for open in state.open.values().filter(|open| open.seq.is_some() && !open.is_complete()) {
+            backlog.blocks += 1;
+            backlog.bytes = backlog.bytes.saturating_add(u64::from(open.facts.payload_len));
+            backlog.oldest = Some(backlog.oldest.map_or(open.since, |oldest| oldest.min(open.since)));
+        }
+        backlog
+    }
+
+    /// Waits until every block that `seq` waits for is settled.
+    pub(crate) async fn wait(&self, seq: Seq) {
+        self.wait_until(|state| !state.waiting.contains_key(&seq)).await;
+    }
+
+    /// Waits until nothing is unsettled, at most for `limit`. True when nothing is.
+    pub(crate) async fn wait_all(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.wait_until(|state| state.waiting.is_empty())).await.is_ok()
+    }
+
+    async fn wait_until(&self, done: impl Fn(&State) -> bool) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            if done(&self.state()) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Resolves at the next change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+fn settle_seq(state: &mut State, seq: Option<Seq>, block: BlockId) {
+    if let Some(seq) = seq
+        && let Some(blocks) = state.waiting.get_mut(&seq)
+    {
+        blocks.remove(&block);
+        if blocks.is_empty() {
+            state.waiting.remove(&seq);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What the parts of one engine share.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use diaspore_block::id::{DeploymentId, Epoch, IncarnationId};
+use diaspore_block::key::Keyring;
+use diaspore_block::name::Names;
+use diaspore_ledger::Ledger;
+use diaspore_provider::Fleet;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Error, ErrorKind};
+use crate::audit::AuditQueue;
+use crate::blob::DataPath;
+use crate::commit::Committer;
+use crate::config::{EngineConfig, Fatal};
+use crate::fence::Fence;
+use crate::namespace::KeyLocks;
+use crate::settle::Settlement;
+use crate::world::{Clock, Draw, Entropy};
+
+/// What exists before anybody may write: the start and its reads work on this alone.
+pub(crate) struct Ground {
+    pub(crate) config: EngineConfig,
+    pub(crate) keys: Arc<Keyring>,
+    pub(crate) names: Names,
+    pub(crate) fleet: Fleet,
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) meters: Meters,
+    pub(crate) audit: AuditQueue,
+}
+
+impl Ground {
+    /// A generator over the engine's entropy.
+    pub(crate) fn rng(&self) -> Draw<'_> {
+        Draw(self.entropy.as_ref())
+    }
+
+    pub(crate) fn deployment(&self) -> DeploymentId {
+        self.keys.deployment
+    }
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ground").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The incarnation that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Writer {
+    pub(crate) incarnation: IncarnationId,
+    pub(crate) epoch: Epoch,
+}
+
+/// What the engine does at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Reconciling: nothing is served (PROTOCOL rule 10).
+    Starting,
+    /// Serving reads and writes.
+    Active,
+    /// Serving what the ledger knows, taking nothing; the reason.
+    ReadOnly(String),
+    /// The end of the log is not decided: nothing is served (PROTOCOL rule 10).
+    Undetermined(String),
+    /// Lost the fence or the disk: nothing is acknowledged ever again; the reason.
+    Stopped(String),
+    /// Shut down in order.
+    Closed,
+}
+
+/// The stage, as those see it who must refuse by it. Once stopped it stays stopped.
+#[derive(Debug, Clone)]
+pub(crate) struct StageCell(Arc<Mutex<Stage>>);
+
+impl StageCell {
+    pub(crate) fn new(stage: Stage) -> Self {
+        Self(Arc::new(Mutex::new(stage)))
+    }
+
+    fn cell(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self) -> Stage {
+        self.cell().clone()
+    }
+
+    pub(crate) fn set(&self, next: Stage) {
+        let mut stage = self.cell();
+        if !matches!(*stage, Stage::Stopped(_)) {
+            *stage = next;
+        }
+    }
+
+    /// True the first time.
+    fn stop(&self, why: String) -> bool {
+        let mut stage = self.cell();
+        let first = !matches!(*stage, Stage::Stopped(_));
+        if first {
+            *stage = Stage::Stopped(why);
+        }
+        first
+    }
+
+    /// From here on only reads are served, while what was accepted is finished.
+    pub(crate) fn refuse_new_work(&self) {
+        self.set(Stage::ReadOnly("it is shutting down".to_owned()));
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        match self.get() {
+            Stage::Active => Ok(()),
+            Stage::ReadOnly(why) => Err(Error::new(ErrorKind::ReadOnly, format!("the service is read-only: {why}"))),
+            other => refusal(other),
+        }
+    }
+
+    pub(crate) fn check_readable(&self) -> Result<(), Error> {
+        match self.get() {
+            Stage::Active | Stage::ReadOnly(_) => Ok(()),
+            other => refusal(other),
+        }
+    }
+}
+
+/// One engine: ground, writer and the moving parts. Everything below `engine` gets an `Arc` of it.
+pub(crate) struct Shared {
+    pub(crate) ground: Ground,
+    pub(crate) writer: Writer,
+    pub(crate) fence: Fence,
+    pub(crate) committer: Committer,
+    pub(crate) settlement: Settlement,
+    pub(crate) locks: KeyLocks,
+    /// One permit per byte of upload buffers.
+    pub(crate) upload_bytes: Arc<Semaphore>,
+    /// One permit per byte of download buffers.
+    pub(crate) read_bytes: Arc<Semaphore>,
+    pub(crate) bulk_counter: AtomicU64,
+    /// What the data path keeps between requests.
+    pub(crate) data: DataPath,
+    pub(crate) stage: StageCell,
+    /// Background tasks end when it turns true.
+    pub(crate) closing: watch::Sender<bool>,
+    tasks: TaskTracker,
+    started: tokio::time::Instant,
+}
+
+impl Deref for Shared {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("writer", &self.writer).field("stage", &self.stage.get()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Puts the parts together in `stage`.
+    pub(crate) fn new(ground: Ground, writer: Writer, fence: Fence, committer: Committer, stage: StageCell) -> Self {
+        let limits = ground.config.limits;
+        Self {
+            ground,
+            writer,
+            fence,
+            committer,
+            settlement: Settlement::default(),
+            locks: KeyLocks::default(),
+            upload_bytes: Arc::new(Semaphore::new(limits.upload_bytes)),
+            read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),
+            bulk_counter: AtomicU64::new(0),
+            data: DataPath::new(&limits),
+            stage,
+            closing: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+            started: tokio::time::Instant::now(),
+        }
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Runs a task of this engine; shutting down waits for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(task));
+    }
+
+    /// Waits, at most for `limit`, until no task of this engine runs.
+    pub(crate) async fn wait_tasks(&self, limit: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "tasks of the engine did not end in time");
+        }
+    }
+
+    /// Refuses mutations unless the engine serves them.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        self.stage.check_writable()
+    }
+
+    /// Refuses reads while the state they would see is not decided (PROTOCOL rule 10).
+    pub(crate) fn check_readable(&self) -> Result<(), Error> {
+        self.stage.check_readable()
+    }
+
+    /// Stops for good: the first reason stays, background work ends, the process is told.
+    pub(crate) fn stop(&self, fatal: Fatal) {
+        let why = match &fatal {
+            Fatal::JournalSync(why) => format!("the journal could not be flushed: {why}"),
+            Fatal::Superseded(why) => format!("another writer took over: {why}"),
+            Fatal::Ledger(why) => format!("the ledger refused a released block: {why}"),
+        };
+        if !self.stage.stop(why.clone()) {
+            return;
+        }
+        tracing::error!(%why, "stopped for good");
+        self.closing.send_replace(true);
+        (self.config.on_fatal)(fatal);
+    }
+
+    /// Ends background work in order; what is stopped stays stopped.
+    pub(crate) fn close(&self) {
+        self.stage.set(Stage::Closed);
+        self.closing.send_replace(true);
+    }
+}
+
+fn refusal(stage: Stage) -> Result<(), Error> {
+    Err(match stage {
+        Stage::Starting => Error::new(ErrorKind::ReadOnly, "the service is starting: the end of the log is not decided yet"),
+        Stage::Undetermined(why) => Error::new(ErrorKind::ReadOnly, format!("the end of the log is not decided: {why}")),
+        Stage::Stopped(why) => Error::new(ErrorKind::RefusedState, format!("this process has stopped for good: {why}")),
+        Stage::Closed => Error::new(ErrorKind::NotAccepted, "the service is shutting down; nothing was accepted"),
+        Stage::Active | Stage::ReadOnly(_) => Error::new(ErrorKind::Internal, "refused without a reason"),
+    })
+}
+
+/// Counters since start. Relaxed: they inform, nothing is decided by them.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    pub(crate) puts: AtomicU64,
+    pub(crate) gets: AtomicU64,
+    pub(crate) deletes: AtomicU64,
+    pub(crate) failovers: AtomicU64,
+    pub(crate) failed_reads: AtomicU64,
+    pub(crate) integrity_faults: AtomicU64,
+    pub(crate) leaves: AtomicU64,
+    pub(crate) signatures: AtomicU64,
+}
+
+impl Meters {
+    /// Adds one.
+    pub(crate) fn bump(meter: &AtomicU64) {
+        meter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds `count`.
+    pub(crate) fn add(meter: &AtomicU64, count: u64) {
+        meter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Reads it.
+    pub(crate) fn read(meter: &AtomicU64) -> u64 {
+        meter.load(Ordering::Relaxed)
+    }
+}

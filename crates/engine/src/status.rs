@@ -1,0 +1,136 @@
+//! State and counters for operators. Every figure comes from a counter that something real moves.
+
+use std::time::Duration;
+
+use diaspore_block::record::RecordKind;
+use diaspore_policy::plan_geometry;
+use diaspore_provider::HealthState;
+
+use crate::api::{AuditTotals, Error, ProviderStatus, Status};
+use crate::namespace::{local, view};
+use crate::shared::{Meters, Shared, Stage};
+
+/// Everything at a glance. Figures that cannot be had stay zero.
+pub(crate) fn status(shared: &Shared) -> Status {
+    let mut status = Status {
+        state: state(shared),
+        incarnation: shared.writer.incarnation.to_string(),
+        epoch: shared.writer.epoch.0,
+        integrity_faults: Meters::read(&shared.meters.integrity_faults),
+        failovers: Meters::read(&shared.meters.failovers),
+        failed_reads: Meters::read(&shared.meters.failed_reads),
+        puts: Meters::read(&shared.meters.puts),
+        gets: Meters::read(&shared.meters.gets),
+        deletes: Meters::read(&shared.meters.deletes),
+        proofs: Meters::read(&shared.meters.leaves).saturating_add(Meters::read(&shared.meters.signatures)),
+        uptime_ms: millis(shared.uptime()),
+        ..Status::default()
+    };
+    fleet(shared, &mut status);
+    if let Err(error) = ledger(shared, &mut status) {
+        tracing::warn!(%error, "status without the ledger's figures");
+    }
+    let backlog = shared.settlement.backlog();
+    status.unsettled_blocks = backlog.blocks;
+    status.unsettled_bytes = backlog.bytes;
+    status.unsettled_age_ms = backlog.oldest.map_or(0, |oldest| shared.clock.now().0.saturating_sub(oldest.0));
+    status
+}
+
+fn state(shared: &Shared) -> String {
+    match shared.stage.get() {
+        Stage::Active => "active",
+        Stage::ReadOnly(_) | Stage::Undetermined(_) => "read-only",
+        Stage::Starting => "starting",
+        Stage::Stopped(_) | Stage::Closed => "stopped",
+    }
+    .to_owned()
+}
+
+/// Why the engine does not serve everything, if so.
+pub(crate) fn stopped(shared: &Shared) -> Option<String> {
+    match shared.stage.get() {
+        Stage::Stopped(why) => Some(why),
+        _ => None,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn fleet(shared: &Shared, status: &mut Status) {
+    status.domains = shared.fleet.domains().len();
+    status.healthy_domains = shared.fleet.healthy_domains().len();
+    if let Ok(plan) = plan_geometry(&shared.config.profile, status.domains, status.healthy_domains) {
+        status.k = plan.k;
+        status.n = plan.n;
+    }
+    if let Ok(plan) = plan_geometry(&shared.config.profile, status.domains, status.domains) {
+        status.restart_survives_down = usize::from(plan.restart_tolerates_down());
+    }
+    let (mut latency, mut measured) = (0.0, 0.0);
+    for spec in shared.fleet.providers() {
+        let (Some(health), Some(counters)) = (shared.fleet.health(&spec.id), shared.fleet.counters(&spec.id)) else { continue };
+        let latency_ms = health.latency_ewma.as_secs_f64() * 1000.0;
+        if latency_ms > 0.0 {
+            latency += latency_ms;
+            measured += 1.0;
+        }
+        status.providers.push(ProviderStatus {
+            id: spec.id.to_string(),
+            domain: spec.domain.to_string(),
+            state: match health.state {
+                HealthState::Healthy => "healthy",
+                HealthState::Suspect => "suspect",
+                HealthState::Down => "down",
+            }
+            .to_owned(),
+            latency_ms,
+            requests: counters.puts + counters.gets + counters.deletes + counters.lists + counters.heads,
+            errors: counters.errors,
+            bytes_up: counters.bytes_up,
+            bytes_down: counters.bytes_down,
+            lies: counters.lies,
+        });
+    }
+    if measured > 0.0 {
+        status.average_latency_ms = latency / measured;
+    }
+}
+
+fn ledger(shared: &Shared, status: &mut Status) -> Result<(), Error> {
+    let view = shared.ledger.snapshot().map_err(local)?;
+    let totals = view.totals().map_err(local)?;
+    status.buckets = totals.buckets;
+    status.blobs = totals.blobs;
+    status.blocks = totals.bulk_blocks + totals.commit_blocks;
+    status.logical_bytes = totals.logical_bytes;
+    status.unique_bytes = totals.unique_bytes;
+    status.compressed_bytes = totals.compressed_bytes;
+    status.sealed_bytes = totals.sealed_bytes;
+    status.stored_bytes = totals.stored_bytes;
+    status.released_seq = view.applied_seq().map_err(local)?.0;
+    status.log_size = view.log_size().map_err(local)?;
+    status.log_root = view.log_root(status.log_size).map_err(local)?.to_string();
+    Ok(())
+}
+
+/// Records by family.
+pub(crate) fn audit_totals(shared: &Shared) -> Result<AuditTotals, Error> {
+    let totals = view(shared)?.totals().map_err(local)?;
+    let of = |kind: RecordKind| totals.records_of(kind);
+    let total: u64 = totals.records.iter().map(|(_, count)| *count).sum();
+    let mut audit = AuditTotals {
+        total,
+        storage: of(RecordKind::BlobPut),
+        retrieval: of(RecordKind::BlobRead),
+        deletion: of(RecordKind::BlobDeleted),
+        denied: of(RecordKind::AccessDenied),
+        integrity_violations: of(RecordKind::IntegrityFault),
+        administration: 0,
+    };
+    let named = audit.storage + audit.retrieval + audit.deletion + audit.denied + audit.integrity_violations;
+    audit.administration = total.saturating_sub(named);
+    Ok(audit)
+}
