@@ -58,9 +58,9 @@ pub enum Precondition {
     Absent,
     /// The key must exist (`If-Match: *`).
     Exists,
-    /// The current ETag must be one of these.
+    /// The current `ETag` must be one of these.
     Match(Vec<ETag>),
-    /// The current ETag must be none of these.
+    /// The current `ETag` must be none of these.
     NoneMatch(Vec<ETag>),
 }
 

@@ -139,13 +139,11 @@ async fn open(ground: &Ground, provider: &ProviderId, name: &ObjectName) -> Opti
     let deadline = Deadline::new(ground.config.probe_deadline, ground.config.probe_deadline);
     let sealed = ground.fleet.get(provider, name.as_str(), None, max, deadline).await.ok()?;
     let place = (provider.as_str(), name);
-    match Claim::open(&ground.keys.head, &ground.keys.identity.public(), ground.deployment(), place, &sealed) {
-        Ok(claim) => Some(claim),
-        Err(_) => {
-            ground.fleet.report_lie(provider, "a claim that does not open");
-            None
-        }
+    let opened = Claim::open(&ground.keys.head, &ground.keys.identity.public(), ground.deployment(), place, &sealed);
+    if opened.is_err() {
+        ground.fleet.report_lie(provider, "a claim that does not open");
     }
+    opened.ok()
 }
 
 /// Puts our claim on every provider. Gives the domains that acknowledged it.

@@ -31,7 +31,7 @@ pub(crate) use release::{Notes, Releaser};
 /// Longest time a request waits for a free place among the W blocks in flight.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest time a caller waits for the outcome of what was issued.
-const OUTCOME_DEADLINE: Duration = Duration::from_secs(120);
+const OUTCOME_DEADLINE: Duration = Duration::from_mins(2);
 /// Requests that may wait at once, besides the bound in bytes.
 const MAX_QUEUED: usize = 16_384;
 

@@ -25,6 +25,7 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
+#[expect(clippy::unused_async, reason = "one shape for all use cases: a caller awaits whether or not one of them asks a provider today")]
 impl Engine {
     /// Starts, which is to reconcile (PROTOCOL rules 5 to 11): claims the log, finds its end, carries the tail over, decides,
     /// and only then serves. If too few domains answer to decide, the engine comes back read-only and serves nothing until it

@@ -71,7 +71,7 @@ impl Fence {
     pub(crate) fn lease_holds(&self, ground: &Ground) -> bool {
         let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         match (checked, ground.clock.boot_time()) {
-            (Some(checked), Some(now)) => now >= checked && now - checked < self.lease,
+            (Some(checked), Some(now)) => now.checked_sub(checked).is_some_and(|age| age < self.lease),
             _ => false,
         }
     }

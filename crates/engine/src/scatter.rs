@@ -259,6 +259,7 @@ impl Task {
         let failures = self.failures.entry(provider.clone()).or_default();
         *failures = failures.saturating_add(1);
         let failures = *failures;
+        self.plan.refresh(&seats(&self.shared));
         if let Some(spare) = self.plan.spare(shard, &mut self.shared.rng()) {
             self.put(puts, shard, spare, Duration::ZERO);
             return;
@@ -275,6 +276,7 @@ impl Task {
 
     /// Sends shards that are still on their way to spare domains too.
     fn hedge(&mut self, puts: &mut Puts) {
+        self.plan.refresh(&seats(&self.shared));
         for shard in 0..self.coded.facts().geometry.n() {
             if self.stored.contains_key(&shard) {
                 continue;

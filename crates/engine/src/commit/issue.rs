@@ -154,7 +154,7 @@ impl Issuer {
         };
         // From here on the position is taken: whatever happens, this block is finished or the engine stops.
         if let Err(error) = cpu(|| self.shared.ledger.append(built.journal_entry())) {
-            return self.journal_refused(error, waiters);
+            return self.journal_refused(&error, waiters);
         }
         self.tip = tip;
         Meters::add(&self.shared.meters.leaves, built.record_count());
@@ -170,7 +170,7 @@ impl Issuer {
         self.out.send(in_flight).await.is_ok()
     }
 
-    fn journal_refused(&self, error: LedgerError, waiters: Vec<Waiter>) -> bool {
+    fn journal_refused(&self, error: &LedgerError, waiters: Vec<Waiter>) -> bool {
         if matches!(error, LedgerError::Full) {
             let refusal = Error::new(ErrorKind::LocalStore, "not accepted: the disk of the service is full; free space and try again");
             fail_waiters(waiters, &refusal);

@@ -25,7 +25,7 @@ use crate::shared::{Shared, Stage};
 use crate::world::cpu;
 
 /// Longest wait for the quorum of one block while starting.
-const QUORUM_DEADLINE: Duration = Duration::from_secs(120);
+const QUORUM_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Publishes the decision and brings the ledger up to it. Gives the tip behind it.
 pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Chain, mut end: End) -> Result<Tip, Error> {
@@ -73,7 +73,7 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
         cpu(|| shared.ledger.apply(&block)).map_err(local)?;
         shared.settlement.released(block.seq);
     }
-    drop_rest(shared, evidence, chain, carried.first().map(Found::counter).unwrap_or(end.next_counter))?;
+    drop_rest(shared, evidence, chain, carried.first().map_or(end.next_counter, Found::counter))?;
     Ok(tip)
 }
 

@@ -66,6 +66,13 @@ impl Plan {
         self.seats.get(at).map(|seat| seat.provider.clone())
     }
 
+    /// Takes over what is known about health by now; seats and bindings stay.
+    pub(crate) fn refresh(&mut self, now: &[Seat]) {
+        for seat in &mut self.seats {
+            seat.healthy = now.iter().any(|other| other.provider == seat.provider && other.healthy);
+        }
+    }
+
     /// The failure domain of a provider.
     pub(crate) fn domain(&self, provider: &ProviderId) -> Option<&FailureDomain> {
         self.seats.iter().find(|seat| seat.provider == *provider).map(|seat| &seat.domain)
