@@ -1,11 +1,19 @@
 //! Compares the two chunkers on 256 MiB of random bytes and 256 MiB of sources: CPU per byte, mean size, and how much of an
 //! edited copy is found again. `cargo run --release --example chunking -- FOLDER`
-#![expect(clippy::print_stdout, clippy::expect_used, clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a measuring program for the terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "a measuring program for the terminal"
+)]
 
-use std::collections::HashSet;
-use std::path::Path;
 use fastcdc::v2020 as fast;
 use mothcdc::mincdc::{MinCdcHash4, SliceChunker};
+use std::collections::HashSet;
+use std::path::Path;
 
 const SIZE: usize = 256 << 20;
 const MULTIPLIER: u32 = 0x9e37_79b1;
@@ -25,9 +33,17 @@ fn gather(folder: &Path, out: &mut Vec<u8>) {
     let mut paths: Vec<_> = entries.flatten().map(|e| e.path()).collect();
     paths.sort();
     for path in paths {
-        if out.len() >= SIZE { return }
-        if path.is_symlink() { continue }
-        if path.is_dir() { gather(&path, out) } else if let Ok(b) = std::fs::read(&path) { out.extend_from_slice(&b) }
+        if out.len() >= SIZE {
+            return;
+        }
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            gather(&path, out)
+        } else if let Ok(b) = std::fs::read(&path) {
+            out.extend_from_slice(&b)
+        }
     }
 }
 /// A copy with an insertion of 1..=64 bytes about every `gap` bytes.
@@ -66,22 +82,39 @@ fn main() {
         ("mothcdc 0.7 128K..384K", Box::new(move |d| mothcdc(d, 128 * k, 384 * k))),
         ("mothcdc 0.7 64K..1M", Box::new(move |d| mothcdc(d, 64 * k, k * k))),
     ];
-    println!("{:32} {:8} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10}", "chunker", "data", "ns/B", "mean KiB", "min K", "max K", "again 2M", "again 8M");
+    println!(
+        "{:32} {:8} {:>8} {:>10} {:>8} {:>8} {:>10} {:>10}",
+        "chunker", "data", "ns/B", "mean KiB", "min K", "max K", "again 2M", "again 8M"
+    );
     for (data_name, data) in [("random", &random), ("sources", &sources)] {
         let e2 = edited(data, 2 << 20);
         let e8 = edited(data, 8 << 20);
         for (name, cut) in &rows {
-            let mut costs: Vec<u64> = (0..5).map(|_| { let t = cpu_ns(); std::hint::black_box(cut(data)); cpu_ns() - t }).collect();
+            let mut costs: Vec<u64> = (0..5)
+                .map(|_| {
+                    let t = cpu_ns();
+                    std::hint::black_box(cut(data));
+                    cpu_ns() - t
+                })
+                .collect();
             costs.sort();
             let chunks = cut(data);
             let known: HashSet<[u8; 32]> = chunks.iter().map(|&(o, l)| *blake3::hash(&data[o..o + l]).as_bytes()).collect();
             let again = |copy: &[u8]| {
-                let found: usize = cut(copy).iter().filter(|&&(o, l)| known.contains(blake3::hash(&copy[o..o + l]).as_bytes())).map(|c| c.1).sum();
+                let found: usize =
+                    cut(copy).iter().filter(|&&(o, l)| known.contains(blake3::hash(&copy[o..o + l]).as_bytes())).map(|c| c.1).sum();
                 100.0 * found as f64 / copy.len() as f64
             };
             let body = &chunks[..chunks.len() - 1];
-            println!("{name:32} {data_name:8} {:8.3} {:10.1} {:8} {:8} {:9.1}% {:9.1}%", costs[2] as f64 / data.len() as f64,
-                data.len() as f64 / chunks.len() as f64 / 1024.0, body.iter().map(|c| c.1).min().unwrap_or(0) / k, body.iter().map(|c| c.1).max().unwrap_or(0) / k, again(&e2), again(&e8));
+            println!(
+                "{name:32} {data_name:8} {:8.3} {:10.1} {:8} {:8} {:9.1}% {:9.1}%",
+                costs[2] as f64 / data.len() as f64,
+                data.len() as f64 / chunks.len() as f64 / 1024.0,
+                body.iter().map(|c| c.1).min().unwrap_or(0) / k,
+                body.iter().map(|c| c.1).max().unwrap_or(0) / k,
+                again(&e2),
+                again(&e8)
+            );
         }
     }
 }

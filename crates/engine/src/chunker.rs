@@ -1,12 +1,12 @@
 //! Content-defined chunking: where a byte stream is cut depends on its content and on the bucket's key.
 //!
-//! MinCDC (Orson Peters; the `mothcdc` crate) puts a boundary after the four bytes with the smallest keyed hash between
+//! `MinCDC` (by Orson Peters, the `mothcdc` crate) puts a boundary after the four bytes with the smallest keyed hash between
 //! [`MIN_CHUNK_BYTES`] and [`MAX_CHUNK_BYTES`]. The choice and its figures are in docs/decisions/0004-chunking.md. A boundary in
 //! another place costs deduplication, never correctness: a chunk is named by its own bytes.
 
 use mothcdc::mincdc::{Cdc, MinCdcHash4};
 
-/// Algorithm id as the decision record and `docs/format.md` name it: MinCDC, hash window of 4, keyed, 128..384 KiB.
+/// Algorithm id as the decision record and `docs/format.md` name it: `MinCDC`, hash window of 4, keyed, 128..384 KiB.
 pub(crate) const CHUNKER_ID: u8 = 1;
 /// No chunk but the last of a stream is shorter.
 pub(crate) const MIN_CHUNK_BYTES: usize = 128 * 1024;
@@ -30,12 +30,11 @@ impl std::fmt::Debug for Chunker {
 }
 
 impl Chunker {
-    /// A chunker under eight secret bytes of the bucket: without them, boundaries cannot be matched against known content.
-    pub(crate) fn new(seed: [u8; 8]) -> Self {
-        let [a, b, c, d, e, f, g, h] = seed;
-        let multiplier = u32::from_le_bytes([a, b, c, d]) | 1;
-        let addend = u32::from_le_bytes([e, f, g, h]);
-        Self { cdc: MinCdcHash4::with_params(multiplier, addend), window: Vec::new(), start: 0, ended: false }
+    /// A chunker under a secret of the bucket: without it, boundaries cannot be matched against known content.
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        let mut words = key.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        let mut word = || words.next().unwrap_or_default();
+        Self { cdc: MinCdcHash4::with_params(word() | 1, word()), window: Vec::new(), start: 0, ended: false }
     }
 
     /// Bytes held and not yet cut.
@@ -101,8 +100,8 @@ mod tests {
         out
     }
 
-    fn chunks(data: &[u8], seed: [u8; 8], piece: usize) -> Vec<Vec<u8>> {
-        let mut chunker = Chunker::new(seed);
+    fn chunks(data: &[u8], key: u8, piece: usize) -> Vec<Vec<u8>> {
+        let mut chunker = Chunker::new(&[key; 32]);
         let mut out = Vec::new();
         for mut part in data.chunks(piece) {
             while !part.is_empty() {
@@ -127,7 +126,7 @@ mod tests {
     fn chunks_join_to_the_stream_and_keep_their_bounds() {
         for len in [0, 1, MIN_CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_CHUNK_BYTES + 1, WINDOW_BYTES, 9_000_001] {
             let data = random(len, len as u64);
-            let cut = chunks(&data, [7; 8], 65_537);
+            let cut = chunks(&data, 7, 65_537);
             assert_eq!(cut.concat(), data);
             assert!(cut.iter().all(|c| !c.is_empty() && c.len() <= MAX_CHUNK_BYTES));
             assert!(cut.iter().rev().skip(1).all(|c| c.len() >= MIN_CHUNK_BYTES));
@@ -137,9 +136,9 @@ mod tests {
     #[test]
     fn boundaries_do_not_depend_on_how_the_bytes_arrive() {
         let data = random(8 << 20, 3);
-        let whole = chunks(&data, [1; 8], data.len());
-        assert_eq!(whole, chunks(&data, [1; 8], 1_000));
-        assert_eq!(whole, chunks(&data, [1; 8], 700_000));
+        let whole = chunks(&data, 1, data.len());
+        assert_eq!(whole, chunks(&data, 1, 1_000));
+        assert_eq!(whole, chunks(&data, 1, 700_000));
     }
 
     #[test]
@@ -147,16 +146,16 @@ mod tests {
         let data = random(16 << 20, 4);
         let mut edited = data.clone();
         edited.splice(8_000_000..8_000_000, *b"inserted");
-        let known: HashSet<_> = chunks(&data, [9; 8], 1 << 20).into_iter().collect();
-        let fresh = chunks(&edited, [9; 8], 1 << 20).into_iter().filter(|c| !known.contains(c)).count();
+        let known: HashSet<_> = chunks(&data, 9, 1 << 20).into_iter().collect();
+        let fresh = chunks(&edited, 9, 1 << 20).into_iter().filter(|c| !known.contains(c)).count();
         assert!((1..=4).contains(&fresh), "{fresh} chunks changed");
     }
 
     #[test]
     fn another_key_cuts_elsewhere() {
         let data = random(16 << 20, 5);
-        let one: HashSet<_> = chunks(&data, [1; 8], 1 << 20).into_iter().collect();
-        let same = chunks(&data, [2; 8], 1 << 20).into_iter().filter(|c| one.contains(c)).count();
+        let one: HashSet<_> = chunks(&data, 1, 1 << 20).into_iter().collect();
+        let same = chunks(&data, 2, 1 << 20).into_iter().filter(|c| one.contains(c)).count();
         assert!(same <= 1, "{same} chunks are cut alike under two keys");
     }
 }

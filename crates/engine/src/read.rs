@@ -157,7 +157,8 @@ impl Planner {
 
 /// Permits for the sealed and the opened bytes of a unit, which overlap by about a shard.
 async fn memory(shared: &Shared, unit: &Unit) -> Result<OwnedSemaphorePermit, Error> {
-    let bytes = usize::try_from((unit.span.end - unit.span.start) / 2 * 3).unwrap_or(usize::MAX).min(shared.config.limits.read_bytes);
+    let span = unit.span.end - unit.span.start;
+    let bytes = usize::try_from(span + span / 2).unwrap_or(usize::MAX).clamp(1, shared.config.limits.read_bytes);
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     let closed = |_| Error::new(ErrorKind::DataUnavailable, "the service is shutting down");
     Arc::clone(&shared.read_bytes).acquire_many_owned(permits).await.map_err(closed)
@@ -227,7 +228,7 @@ impl UnitJob {
         if self.keep && item.is_whole() {
             self.shared.data.cache.put(self.bucket, item.id, &bytes);
         }
-        debug_assert!(self.permit.num_permits() > 0 || self.unit.span.is_empty(), "a unit holds its memory");
+        debug_assert!(self.permit.num_permits() > 0, "a unit holds its memory");
         Ok(bytes)
     }
 }

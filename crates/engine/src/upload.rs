@@ -12,10 +12,10 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use diaspore_block::{BlockError, compress};
 use diaspore_block::id::{BlockId, BucketId, ChunkId};
 use diaspore_block::key::ChunkHasher;
 use diaspore_block::record::{ChunkRef, Content, Encoding};
+use diaspore_block::{BlockError, compress};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
@@ -127,7 +127,7 @@ impl Upload {
     ) -> Result<Self, Error> {
         let keys = shared.keys.tenant(caller.tenant).map_err(sealing)?;
         let hasher = keys.dedup.bucket(&bucket);
-        let [a, b, c, d, e, f, g, h, ..] = hasher.keyed("chunker", &[crate::chunker::CHUNKER_ID]);
+        let chunker = Chunker::new(&hasher.keyed("chunker", &[crate::chunker::CHUNKER_ID]));
         let digest = options.sha256.is_some() || options.want_sha256;
         let desk = Desk {
             shared: Arc::clone(shared),
@@ -144,7 +144,7 @@ impl Upload {
             unsettled: BTreeSet::new(),
             geometry: None,
         };
-        Ok(Self { chunker: Chunker::new([a, b, c, d, e, f, g, h]), desk, sha256: digest.then(Sha256::new), size: 0 })
+        Ok(Self { chunker, desk, sha256: digest.then(Sha256::new), size: 0 })
     }
 
     /// Takes the whole body in. When it fails, nothing becomes visible; blocks that left already are recorded.

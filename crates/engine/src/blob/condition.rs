@@ -41,21 +41,22 @@ pub(crate) fn check_options(options: &PutOptions) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Invalid, why))
 }
 
-/// Holds `condition` against the ETag of the current version, `None` when the key is absent (RFC 9110 section 13.1).
+/// Holds `condition` against the `ETag` of the current version, `None` when the key is absent (RFC 9110 section 13.1).
 pub(crate) fn check_precondition(condition: &Precondition, current: Option<ETag>) -> Result<(), Error> {
     let holds = match (condition, current) {
         (Precondition::None, _) => true,
         (Precondition::Absent, current) => current.is_none(),
         (Precondition::Exists, current) => current.is_some(),
-        (Precondition::Match(tags), Some(current)) => tags.contains(&current),
-        (Precondition::Match(_), None) => false,
-        (Precondition::NoneMatch(tags), Some(current)) => !tags.contains(&current),
-        (Precondition::NoneMatch(_), None) => true,
+        (Precondition::Match(tags), current) => current.is_some_and(|current| tags.contains(&current)),
+        (Precondition::NoneMatch(tags), current) => current.is_none_or(|current| !tags.contains(&current)),
     };
     if holds {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::PreconditionFailed, "the current version does not satisfy the request's precondition; read it and decide again"))
+    Err(Error::new(
+        ErrorKind::PreconditionFailed,
+        "the current version does not satisfy the request's precondition; read it and decide again",
+    ))
 }
 
 /// The bytes of a blob of `size` that `range` names (RFC 9110 section 14.1.2): cut at the end, refused when nothing is left.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_block::decode::rebuild_range;
@@ -26,6 +27,9 @@ use crate::api::{Error, ErrorKind};
 use crate::audit::Event;
 use crate::shared::{Meters, Shared};
 use crate::world::cpu;
+
+/// Longest wait for a provider that was given up, before data is called unavailable.
+const REVIVAL: Duration = Duration::from_millis(500);
 
 /// Bytes of one data shard as they were asked for.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ struct Shelf {
     leaves: BTreeMap<u8, Cell<Arc<LeafList>>>,
     /// Shards that gave wrong bytes in this unit.
     wrong: BTreeSet<u8>,
+    /// Those given up were asked once more.
+    revived: bool,
 }
 
 /// Reads one block for one unit.
@@ -83,10 +89,10 @@ impl BlockReader {
     }
 
     async fn part(&self, range: ShardRange) -> Result<Part, Error> {
-        let Some(provider) = self.first_choice(range.shard) else { return self.rebuilt(&range).await };
-        let length = range.body.end - range.body.start;
-        let patience = self.shared.data.pace.patience(&provider, length);
-        let mut direct = Box::pin(self.raw(range.shard, &range.body));
+        let Some(provider) = self.first_choice(range.shard) else { return self.last_choice(range).await };
+        let body = range.body.clone();
+        let patience = self.shared.data.pace.patience(&provider, body.end - body.start);
+        let mut direct = Box::pin(self.raw(range.shard, &body));
         let answer = match timeout(patience, &mut direct).await {
             Ok(answer) => answer,
             Err(_) if !self.shared.data.pace.take_hedge() => direct.await,
@@ -109,6 +115,18 @@ impl BlockReader {
         match answer {
             Some(raw) => Ok(Part { range, bytes: raw.body, verified: false }),
             None => self.rebuilt(&range).await,
+        }
+    }
+
+    /// A shard whose provider is in trouble: from the others, or from that provider after all when they are too few.
+    async fn last_choice(&self, range: ShardRange) -> Result<Part, Error> {
+        let error = match self.rebuilt(&range).await {
+            Ok(part) => return Ok(part),
+            Err(error) => error,
+        };
+        match self.raw(range.shard, &range.body).await {
+            Some(raw) => Ok(Part { range, bytes: raw.body, verified: false }),
+            None => Err(error),
         }
     }
 
@@ -178,10 +196,13 @@ impl BlockReader {
                 Some(bytes)
             }
             Err(error) => {
-                if error.kind != ProviderErrorKind::Busy {
+                // An absent shard of a block that is not settled was perhaps never written: no fault, and a quick answer.
+                let absent = error.kind == ProviderErrorKind::NotFound;
+                if !absent && error.kind != ProviderErrorKind::Busy {
                     pace.strike(provider, Instant::now());
                 }
-                if !matches!(error.kind, ProviderErrorKind::Busy | ProviderErrorKind::CircuitOpen) {
+                let silent = matches!(error.kind, ProviderErrorKind::Busy | ProviderErrorKind::CircuitOpen);
+                if !silent && (!absent || self.block.settled) {
                     let what = format!("get: {:?}", error.kind);
                     self.shared.audit.note(Event::ProviderFault { provider: provider.to_string(), what });
                 }
@@ -194,13 +215,16 @@ impl BlockReader {
     async fn rebuilt(&self, range: &ShardRange) -> Result<Part, Error> {
         Meters::bump(&self.shared.meters.failovers);
         let columns = cell_cover(&range.body, self.shard_len());
-        let present = self.gather(range.shard, &columns).await?;
+        let present = match self.gather(range.shard, &columns).await {
+            Err(error) if error.kind == ErrorKind::DataUnavailable && self.revive().await => self.gather(range.shard, &columns).await?,
+            other => other?,
+        };
         let facts = &self.block.facts;
         let bound = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
         let wanted = bound(range.body.start)..bound(range.body.end);
         let rebuilt = cpu(|| rebuild_range(facts.geometry, facts.shard_len, &facts.block_root, &present, range.shard, wanted));
-        let bytes = rebuilt
-            .map_err(|error| Error::caused(ErrorKind::IntegrityViolation, "verified shards do not rebuild the block", error))?;
+        let bytes =
+            rebuilt.map_err(|error| Error::caused(ErrorKind::IntegrityViolation, "verified shards do not rebuild the block", error))?;
         Ok(Part { range: range.clone(), bytes, verified: true })
     }
 
@@ -226,28 +250,48 @@ impl BlockReader {
                 answer = asked.next(), if !asked.is_empty() => {
                     let Some((shard, cells)) = answer else { continue };
                     late.remove(&shard);
-                    match cells {
-                        Some(cells) => present.push(cells),
-                        None => for shard in waiting.by_ref().take(1) {
-                            late.insert(shard);
-                            asked.push(ask(shard));
-                        },
+                    if let Some(cells) = cells {
+                        present.push(cells);
+                    } else if let Some(shard) = waiting.next() {
+                        late.insert(shard);
+                        asked.push(ask(shard));
                     }
                 }
                 () = sleep(patience) => {
                     for provider in late.iter().filter_map(|shard| self.homes(*shard).into_iter().next()) {
                         self.shared.data.pace.strike(&provider, Instant::now());
                     }
-                    if waiting.len() > 0 && self.shared.data.pace.take_hedge() {
-                        for shard in waiting.by_ref().take(1) {
-                            late.insert(shard);
-                            asked.push(ask(shard));
-                        }
+                    if waiting.len() > 0
+                        && self.shared.data.pace.take_hedge()
+                        && let Some(shard) = waiting.next()
+                    {
+                        late.insert(shard);
+                        asked.push(ask(shard));
                     }
                 }
             }
         }
         Ok(present)
+    }
+
+    /// Before data is called unavailable: asks once whether those given up are back, so that what failed may be tried again.
+    async fn revive(&self) -> bool {
+        if self.shelf(|shelf| std::mem::replace(&mut shelf.revived, true)) {
+            return false;
+        }
+        let down = |provider: &ProviderId| self.shared.fleet.health(provider).is_some_and(|health| health.state == HealthState::Down);
+        let homes = (0..self.block.facts.geometry.n()).flat_map(|shard| self.homes(shard));
+        let suspects: BTreeSet<ProviderId> = homes.filter(down).collect();
+        let deadline = Deadline::new(REVIVAL, REVIVAL);
+        let probes = suspects.iter().map(|provider| self.shared.fleet.probe(provider, deadline));
+        for (provider, answer) in suspects.iter().zip(futures::future::join_all(probes).await) {
+            tracing::debug!(%provider, alive = answer.is_ok(), "asked a provider that was given up");
+        }
+        self.shelf(|shelf| {
+            shelf.raw.retain(|_, cell| cell.get().is_none_or(Option::is_some));
+            shelf.leaves.retain(|_, cell| cell.get().is_none_or(Option::is_some));
+        });
+        true
     }
 
     /// Shards to rebuild from, best first: those that are fetched anyway, then by trust, data before parity.
@@ -265,10 +309,10 @@ impl BlockReader {
         shards.into_iter().map(|(_, _, shard)| shard).collect()
     }
 
-    fn slowest_patience(&self, length: u64) -> std::time::Duration {
+    fn slowest_patience(&self, length: u64) -> Duration {
         let providers = (0..self.block.facts.geometry.n()).filter_map(|shard| self.homes(shard).into_iter().next());
         let patience = providers.filter(|p| !self.is_doubtful(p)).map(|provider| self.shared.data.pace.patience(&provider, length));
-        patience.max().unwrap_or(std::time::Duration::from_millis(250))
+        patience.max().unwrap_or(Duration::from_millis(250))
     }
 
     fn unavailable(&self, have: usize) -> Error {
@@ -303,12 +347,11 @@ impl BlockReader {
 
     async fn open_leaves(&self, shard: u8, raw: &Raw) -> Option<Arc<LeafList>> {
         let facts = &self.block.facts;
-        let sealed = match &raw.leaves {
-            Some(sealed) => sealed.clone(),
-            None => {
-                let start = HEADER_LEN as u64 + self.shard_len();
-                self.get(&raw.provider, start..start + leaf_list_len(facts.shard_len).ok()? as u64).await?
-            }
+        let sealed = if let Some(sealed) = &raw.leaves {
+            sealed.clone()
+        } else {
+            let start = HEADER_LEN as u64 + self.shard_len();
+            self.get(&raw.provider, start..start + leaf_list_len(facts.shard_len).ok()? as u64).await?
         };
         let known = KnownShard {
             deployment: self.shared.deployment(),

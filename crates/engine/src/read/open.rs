@@ -37,8 +37,7 @@ pub(super) async fn fetch_unit(shared: &Arc<Shared>, block: Arc<BlockEntry>, uni
     let base = u64::from(span.first_segment) << section.seg_log2;
     let stride = (1_usize << section.seg_log2) + TAG_LEN;
     let mut run = Run { opener, stride, span, plain: Vec::with_capacity(length(&payload)), done: 0 };
-    loop {
-        let Err(at) = on_cpu(length(&payload), || run.open(&parts)) else { break };
+    while let Err(at) = on_cpu(length(&payload), || run.open(&parts)) {
         let broken = run.segment(at, &parts);
         let mut progress = false;
         for (index, part) in touched(&parts, &broken) {
@@ -182,7 +181,13 @@ pub(super) fn damaged() -> Error {
 
 fn wrong(error: &BlockError) -> Error {
     match error {
-        BlockError::KeyMissing { .. } => Error::caused(ErrorKind::IntegrityViolation, "the key of this data is not in the keyring", error.clone()),
-        _ => Error::caused(ErrorKind::IntegrityViolation, "the stored data does not fit its record; no correct bytes can be given", error.clone()),
+        BlockError::KeyMissing { .. } => {
+            Error::caused(ErrorKind::IntegrityViolation, "the key of this data is not in the keyring", error.clone())
+        }
+        _ => Error::caused(
+            ErrorKind::IntegrityViolation,
+            "the stored data does not fit its record; no correct bytes can be given",
+            error.clone(),
+        ),
     }
 }

@@ -74,9 +74,7 @@ impl Pace {
 
     /// How long an answer of `bytes` may take before it counts as late.
     pub(crate) fn patience(&self, provider: &ProviderId, bytes: u64) -> Duration {
-        let known = self.with(|state| {
-            state.tracks.get(provider).and_then(|track| track.timers.get(class_of(bytes)).copied().flatten())
-        });
+        let known = self.with(|state| state.tracks.get(provider).and_then(|track| track.timers.get(class_of(bytes)).copied().flatten()));
         match known {
             Some(timer) => (timer.mean + timer.deviation * 4).clamp(LEAST_PATIENCE, MOST_PATIENCE),
             None => FIRST_PATIENCE + Duration::from_millis(bytes / FIRST_BYTES_PER_MS),

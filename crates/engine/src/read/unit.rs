@@ -101,14 +101,7 @@ mod tests {
 
     #[test]
     fn a_raw_piece_needs_its_bytes_and_a_compressed_one_all() {
-        let place = |encoding| ChunkPlace {
-            block: BlockId::NIL,
-            section: 0,
-            offset: 100,
-            stored_len: 50,
-            plain_len: 80,
-            encoding,
-        };
+        let place = |encoding| ChunkPlace { block: BlockId::NIL, section: 0, offset: 100, stored_len: 50, plain_len: 80, encoding };
         let piece = Piece { id: ChunkId::ZERO, len: 80, wanted: 10..20 };
         assert_eq!(Item::new(&piece, &place(Encoding::Raw)).stored, 110..120);
         assert_eq!(Item::new(&piece, &place(Encoding::ZstdFramed)).stored, 100..150);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diaspore_block::geometry::max_payload;
+use diaspore_block::geometry::{max_payload, shard_len_for};
 use diaspore_block::id::{BucketId, ChunkId, TenantId};
 use diaspore_block::limits::BULK_SEGMENT_LOG2;
 use diaspore_block::record::{ChunkEntry, Encoding};
@@ -41,8 +41,9 @@ impl Packer {
         let permits = permits(&slot, first, shared.config.limits.upload_bytes);
         let closed = |_| Error::new(ErrorKind::NotAccepted, "the service is shutting down; nothing was accepted");
         let budget = Arc::clone(&shared.upload_bytes).acquire_many_owned(permits).await.map_err(closed)?;
-        // Room for the parity's alignment, so that coding never moves the payload; untouched pages cost nothing.
-        let capacity = most.next_multiple_of(4096) + usize::from(slot.geometry.k()) * 4096;
+        // Room for padding, so that coding never moves the payload; untouched pages cost nothing.
+        let shard_len = shard_len_for(most, slot.geometry.k()).map_err(sealing)?;
+        let capacity = usize::try_from(shard_len).unwrap_or(most).saturating_mul(usize::from(slot.geometry.k()));
         let mut payload = PayloadBuilder::new(most, capacity);
         let key_version = shared.keys.tenant(tenant).map_err(sealing)?.current;
         payload.begin(tenant, key_version, BULK_SEGMENT_LOG2).map_err(sealing)?;
@@ -83,8 +84,8 @@ impl Packer {
     }
 
     /// Seals the block and sends it off.
-    pub(super) fn seal(self: Box<Self>, shared: &Arc<Shared>) -> Result<BulkHandle, Error> {
-        let Self { slot, payload, chunks, budget, .. } = *self;
+    pub(super) fn seal(self, shared: &Arc<Shared>) -> Result<BulkHandle, Error> {
+        let Self { slot, payload, chunks, budget, .. } = self;
         let sealed = payload.seal(&slot.position, &shared.keys, &mut shared.rng()).map_err(sealing)?;
         scatter_bulk(shared, slot, sealed.bytes, sealed.sections, chunks, budget)
     }

@@ -38,7 +38,9 @@ pub(super) fn compressible(len: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(len + 64);
     let mut line = 0_u64;
     while data.len() < len {
-        data.extend_from_slice(format!("{{\"line\": {line}, \"hash\": \"{:016x}\"}}\n", line.wrapping_mul(0x9e37_79b9_7f4a_7c15)).as_bytes());
+        data.extend_from_slice(
+            format!("{{\"line\": {line}, \"hash\": \"{:016x}\"}}\n", line.wrapping_mul(0x9e37_79b9_7f4a_7c15)).as_bytes(),
+        );
         line += 1;
     }
     data.truncate(len);
@@ -68,15 +70,13 @@ impl Fixture {
             let tenant_keys = TenantKeys::draw(&mut rng);
             keys = keys.with_tenant(tenant, tenant_keys).unwrap();
         }
-        let stores: Vec<_> =
-            (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
+        let stores: Vec<_> = (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
         let members = stores.iter().map(|store| {
             let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
             (spec, Arc::new(store.clone()) as _)
         });
         let fleet = Fleet::from_stores(members.collect(), FleetOptions::default());
-        let ledger =
-            Ledger::open(MemoryMedium::new(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
+        let ledger = Ledger::open(MemoryMedium::new(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
         let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
         let profile = Profile { linger_ms: 0, ..Profile::default() };
         let engine = Engine::start(EngineConfig::new(profile), Arc::new(keys), fleet, ledger, clock, entropy).await.unwrap();
@@ -127,7 +127,7 @@ impl Fixture {
     }
 
     pub(super) async fn settle(&self) {
-        let report = self.engine.settle_wait(Duration::from_secs(120)).await.unwrap();
+        let report = self.engine.settle_wait(Duration::from_mins(2)).await.unwrap();
         assert_eq!(report.unsettled_blocks, 0);
     }
 
