@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use diaspore_block::key::{Keyring, MasterKey};
+use diaspore_block::id::TenantId;
+use diaspore_block::key::{Keyring, MasterKey, TenantKeys};
 use diaspore_block::seal::Salt;
 use diaspore_engine::world::{Draw, SystemEntropy};
 use diaspore_policy::{AccountConfig, Catalogue, ProviderId};
@@ -199,12 +200,25 @@ fn prepare_keyring(home: &Home, master: &MasterKey) -> Outcome<String> {
         open_keyring(home, master)?
     } else {
         let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
-        let keyring = diaspore_engine::new_keyring(&entropy).explain(|| "cannot make a keyring".to_owned())?;
+        let keyring = new_keyring(&entropy);
         let sealed = keyring.seal(master, Salt::draw(&mut Draw(&entropy))).explain(|| "cannot seal the keyring".to_owned())?;
         secret::create_private(&home.keyring(), &sealed)?;
         keyring
     };
     publish_log_key(home, &keyring)
+}
+
+/// Tenants that a deployment may name before its keyring needs another version: the service itself never holds the master key.
+const TENANT_SLOTS: usize = 128;
+
+/// A new deployment's keys, with free tenants' keys in store.
+pub(crate) fn new_keyring(entropy: &SystemEntropy) -> Keyring {
+    let mut rng = Draw(entropy);
+    let mut keyring = Keyring::create(&mut rng);
+    for _ in 0..TENANT_SLOTS {
+        keyring.tenants.insert(TenantId::draw(&mut rng), TenantKeys::draw(&mut rng));
+    }
+    keyring
 }
 
 /// Opens the keyring on the disk.

@@ -97,8 +97,8 @@ fn keep(path: &Path, key: &mut Key) -> Outcome {
     secret::create_private(path, token.as_bytes())
 }
 
-fn expiry(days: &u32) -> Outcome<String> {
-    let ms = SystemClock.now().0.saturating_add(u64::from(*days) * 86_400_000);
+fn expiry(days: u32) -> Outcome<String> {
+    let ms = SystemClock.now().0.saturating_add(u64::from(days) * 86_400_000);
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).explain(|| "the expiry is out of range".to_owned())?;
     at.format(&Rfc3339).explain(|| "the expiry has no text".to_owned())
 }

@@ -27,7 +27,7 @@ use crate::failure::{Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::{as_f64, note, ratio};
 use crate::service::{self, Parts, Running};
-use crate::{audit, operate, secret};
+use crate::{audit, init, operate, secret};
 
 /// Clouds; the profile codes 3-of-6 over them.
 const CLOUDS: u16 = 6;
@@ -71,7 +71,7 @@ async fn story(global: &Global, flags: &Quickstart, scratch: &Path) -> Outcome {
 
     let mut master = zeroize::Zeroizing::new([0_u8; 32]);
     service::entropy()?.draw(master.as_mut_slice());
-    let keyring = diaspore_engine::new_keyring(service::entropy()?).map_err(service::engine_failure)?;
+    let keyring = init::new_keyring(service::entropy()?);
     let log_key = keyring.identity.public();
     let home = Home::find(Some(&scratch.join("home")), None)?;
     let stage = Stage { home, master: &master, clouds: &clouds, port: flags.port };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
-use diaspore_engine::id::{PrincipalId, TenantId};
+use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
 use diaspore_engine::{Engine, EngineConfig, Fatal, Mode};
 use diaspore_ledger::{FileMedium, Ledger, LedgerError, OpenMode};
@@ -130,12 +130,8 @@ pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
 /// Opens the ledger and starts the engine, which is to reconcile.
 pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Outcome<Running> {
     let fleet = connect(&parts.specs, &parts.credentials)?;
-    let first = mode == Mode::Start && !parts.home.ledger().exists();
-    if first {
-        let sealed = Engine::plant_keyring(&parts.master, &keyring, &fleet, entropy()?).await.map_err(|error| {
-            engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
-        })?;
-        secret::replace_private(&parts.home.keyring(), &sealed)?;
+    if mode == Mode::Start && !parts.home.ledger().exists() {
+        plant(parts, &keyring, &fleet).await?;
     }
     std::fs::create_dir_all(parts.home.ledger()).explain(|| format!("cannot make {}", parts.home.ledger().display()))?;
     let medium = FileMedium::new(parts.home.ledger());
@@ -149,6 +145,24 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
     let engine = Box::pin(starting).await.map_err(engine_failure)?;
     Ok(Running { engine, fatal })
+}
+
+/// Puts the keyring of a new deployment on the providers, unless an earlier try already did.
+///
+/// Looks first: planting over another deployment's keyring would make that one unrecoverable where a provider lets names be overwritten.
+async fn plant(parts: &Parts, keyring: &Keyring, fleet: &Fleet) -> Outcome {
+    let sealed = match Engine::find_keyring(&parts.master, fleet).await {
+        Ok((found, sealed)) if found.deployment == keyring.deployment => sealed,
+        Ok(_) => {
+            return Err(Failure::new(Exit::Refused, "the providers already hold another deployment under this master key")
+                .hint("its disk is lost: metanode storage distributed recover")
+                .hint("to begin anew beside it: another master key, and other buckets or prefixes"));
+        }
+        Err(_) => Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?).await.map_err(|error| {
+            engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
+        })?,
+    };
+    secret::replace_private(&parts.home.keyring(), &sealed)
 }
 
 /// Binds the address.
@@ -285,6 +299,8 @@ fn fatal_failure(event: &Fatal) -> Failure {
     match event {
         Fatal::JournalSync(what) => Failure::plain(format!("the journal could not be made durable: {what}"))
             .hint("check the disk; the next start reconciles with the providers"),
+        Fatal::Ledger(what) => Failure::plain(format!("the ledger and the log came apart: {what}"))
+            .hint("start again; if that fails, move the data folder away and run metanode storage distributed recover"),
         Fatal::Superseded(what) => Failure::new(Exit::Refused, format!("another writer holds the log: {what}"))
             .hint("one service per deployment: stop the other one before this one is started again"),
     }
