@@ -19,7 +19,7 @@ use crate::api::{Error, ErrorKind};
 use crate::audit::AuditQueue;
 use crate::blob::DataPath;
 use crate::commit::Committer;
-use crate::config::{EngineConfig, Fatal};
+use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
 use crate::namespace::KeyLocks;
 use crate::settle::Settlement;
@@ -144,6 +144,8 @@ pub(crate) struct Shared {
     pub(crate) locks: KeyLocks,
     /// One permit per byte of upload buffers.
     pub(crate) upload_bytes: Arc<Semaphore>,
+    /// One permit per byte of commit blocks whose shards are still on their way.
+    pub(crate) commit_buffers: Arc<Semaphore>,
     /// One permit per byte of download buffers.
     pub(crate) read_bytes: Arc<Semaphore>,
     pub(crate) bulk_counter: AtomicU64,
@@ -182,6 +184,7 @@ impl Shared {
             settlement: Settlement::default(),
             locks: KeyLocks::default(),
             upload_bytes: Arc::new(Semaphore::new(limits.upload_bytes)),
+            commit_buffers: Arc::new(Semaphore::new(commit_buffer_bytes(&limits))),
             read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),
             bulk_counter: AtomicU64::new(0),
             data: DataPath::new(&limits),
@@ -239,6 +242,11 @@ impl Shared {
         self.stage.set(Stage::Closed);
         self.closing.send_replace(true);
     }
+}
+
+/// Room for the coded form of a few of the longest commit blocks.
+pub(crate) const fn commit_buffer_bytes(limits: &Limits) -> usize {
+    limits.commit_bytes.saturating_mul(8)
 }
 
 fn refusal(stage: Stage) -> Result<(), Error> {

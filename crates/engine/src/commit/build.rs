@@ -173,6 +173,12 @@ impl Built {
         self.coded.facts()
     }
 
+    /// Bytes its shards take in memory.
+    pub(crate) fn coded_len(&self) -> usize {
+        let facts = self.coded.facts();
+        usize::try_from(facts.shard_len).unwrap_or(usize::MAX).saturating_mul(usize::from(facts.geometry.n()))
+    }
+
     pub(crate) fn record_count(&self) -> u64 {
         self.records.len() as u64
     }

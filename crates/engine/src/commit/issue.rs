@@ -17,7 +17,7 @@ use crate::api::{Error, ErrorKind};
 use crate::audit;
 use crate::config::Fatal;
 use crate::scatter::{self, Purpose};
-use crate::shared::{Meters, Shared};
+use crate::shared::{Meters, Shared, commit_buffer_bytes};
 use crate::world::cpu;
 
 /// Audit events that join one block at most.
@@ -152,6 +152,9 @@ impl Issuer {
                 return true;
             }
         };
+        // Blocks past their quorum may still hold buffers for a slow provider: they bound what may follow.
+        let bytes = built.coded_len().min(commit_buffer_bytes(&self.shared.config.limits));
+        let buffers = Arc::clone(&self.shared.commit_buffers).acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
         // From here on the position is taken: whatever happens, this block is finished or the engine stops.
         if let Err(error) = cpu(|| self.shared.ledger.append(built.journal_entry())) {
             return self.journal_refused(&error, waiters);
@@ -161,7 +164,7 @@ impl Issuer {
         Meters::bump(&self.shared.meters.signatures);
         let facts = built.facts();
         self.shared.settlement.name_in(&bulk, built.seq);
-        let handle = scatter::spawn(&self.shared, built.coded(), Purpose::Commit(built.seq), None);
+        let handle = scatter::spawn(&self.shared, built.coded(), Purpose::Commit(built.seq), buffers.ok());
         if let Err(error) = cpu(|| self.shared.ledger.sync()) {
             self.shared.stop(Fatal::JournalSync(error.to_string()));
             return false;

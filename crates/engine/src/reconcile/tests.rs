@@ -164,3 +164,54 @@ async fn a_crashed_disk_keeps_what_was_acknowledged() {
     let engine = world.start(&after_power_loss, Mode::Start).await.unwrap();
     assert_eq!(count(&engine, &world).await, 7);
 }
+
+/// Stops a writer after every number of scheduler steps: whatever it had acknowledged is there afterwards, and what the first
+/// start decides about the rest the second one repeats.
+async fn crash_after(steps: usize, empty_disk: bool) {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..1).await;
+    let acknowledged = Arc::new(std::sync::Mutex::new(Vec::from(["bucket-0".to_owned()])));
+    let writing = {
+        let (engine, caller, acknowledged) = (engine.clone(), world.caller(), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for at in 1..20 {
+                let name = format!("bucket-{at}");
+                if engine.create_bucket(&caller, &name).await.is_ok() {
+                    acknowledged.lock().unwrap().push(name);
+                }
+            }
+        })
+    };
+    for _ in 0..steps {
+        tokio::task::yield_now().await;
+    }
+    let (left, promised) = (disk.crash(), acknowledged.lock().unwrap().clone());
+    writing.abort();
+    crash(engine);
+    let (disk, mode) = if empty_disk { (MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }) } else { (left, Mode::Start) };
+    let engine = world.start(&disk, mode).await.unwrap();
+    let names = |buckets: Vec<crate::api::BucketInfo>| buckets.into_iter().map(|bucket| bucket.name).collect::<Vec<_>>();
+    let decided = names(engine.list_buckets(&world.caller()).await.unwrap());
+    for name in &promised {
+        assert!(decided.contains(name), "{name} was acknowledged before the crash after {steps} steps");
+    }
+    engine.shutdown().await.unwrap();
+    drop(engine);
+    let engine = world.start(&disk.snapshot(), Mode::Start).await.unwrap();
+    assert_eq!(names(engine.list_buckets(&world.caller()).await.unwrap()), decided, "decided once, after {steps} steps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_any_two_steps_loses_nothing_acknowledged() {
+    for steps in 0..40 {
+        crash_after(steps, false).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_when_the_disk_is_gone_too() {
+    for steps in (0..40).step_by(3) {
+        crash_after(steps, true).await;
+    }
+}
