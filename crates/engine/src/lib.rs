@@ -35,5 +35,6 @@ mod upload;
 
 pub use audit::AuditLine;
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
+pub use diaspore_block::id;
 pub use engine::Engine;
 pub use settle::SettleReport;
