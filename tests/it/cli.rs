@@ -21,7 +21,9 @@ fn help_is_data_and_names_every_command() {
 
 #[test]
 fn a_wrong_command_line_is_usage() {
-    for arguments in ["", "storage", "storage distributed fly", "blob put", "--output yaml config check", "storage distributed start --port 70000"] {
+    for arguments in
+        ["", "storage", "storage distributed fly", "blob put", "--output yaml config check", "storage distributed start --port 70000"]
+    {
         let ran = Place::new().run(arguments).exits(2);
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments}");
     }
@@ -49,7 +51,11 @@ fn too_few_providers_are_refused_with_the_arithmetic() {
 #[test]
 fn encryption_cannot_be_off_by_accident() {
     let place = Place::new();
-    place.run(&format!("{INIT} --encryption false")).exits(2).says("--encryption false is refused").says("hint: for an experiment without secrets add --insecure");
+    place
+        .run(&format!("{INIT} --encryption false"))
+        .exits(2)
+        .says("--encryption false is refused")
+        .says("hint: for an experiment without secrets add --insecure");
     assert!(!place.home().exists());
     place.run(&format!("{INIT} --insecure")).exits(2);
     let told = place.run(&format!("{INIT} --encryption false --insecure --output json")).exits(0).json();
@@ -109,7 +115,11 @@ fn the_wrong_master_key_is_a_refused_state() {
     let place = Place::new();
     place.init_local(5, 3);
     std::fs::write(place.home().join("master.key"), "00".repeat(32)).unwrap();
-    place.run("storage distributed start").exits(78).says("the master key does not open").says("hint: this is another deployment's master key");
+    place
+        .run("storage distributed start")
+        .exits(78)
+        .says("the master key does not open")
+        .says("hint: this is another deployment's master key");
     place.run("config check").exits(78);
     std::fs::remove_file(place.home().join("master.key")).unwrap();
     place.run("storage distributed init --providers p1,p2,p3,p4,p5").exits(78).says("a new key would not open what is stored");
@@ -132,7 +142,11 @@ fn without_a_home_or_a_service_there_are_hints() {
     std::fs::write(place.home().join("operator.token"), "dsp_0_0").unwrap();
     std::fs::set_permissions(place.home().join("operator.token"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let url = format!("http://127.0.0.1:{}", free_port());
-    place.run(&format!("storage distributed status --url {url}")).exits(3).says("does not answer").says("hint: metanode storage distributed start runs it");
+    place
+        .run(&format!("storage distributed status --url {url}"))
+        .exits(3)
+        .says("does not answer")
+        .says("hint: metanode storage distributed start runs it");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use crate::program::{Place, tree};
 /// A small folder with what usually goes wrong: empty files, blanks, unicode, equal files, one larger than a commit block.
 fn write_data(place: &Place) -> std::path::PathBuf {
     let root = place.path("data");
-    let noise: Vec<u8> = (0..3_000_000_u32).map(|index| u8::try_from((u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) & 0xff).unwrap()).collect();
+    let noise: Vec<u8> = (0..3_000_000_u32)
+        .map(|index| u8::try_from((u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) & 0xff).unwrap())
+        .collect();
     let files: [(&str, &[u8]); 7] = [
         ("empty", b""),
         ("a b/c d.txt", b"blanks"),
@@ -67,7 +69,11 @@ fn a_folder_goes_up_comes_down_and_survives_the_disk() {
 
     // A second service on the same port, and one on the same folder.
     let port = service.url.rsplit(':').next().unwrap();
-    place.run(&format!("storage distributed start --port {port}")).exits(3).says("cannot listen").says("hint: another process has the port");
+    place
+        .run(&format!("storage distributed start --port {port}"))
+        .exits(3)
+        .says("cannot listen")
+        .says("hint: another process has the port");
     place.run("storage distributed start --port 0").exits(1).says("in use by another process");
 
     run("blob rm photos/2026/empty").exits(0);
@@ -94,7 +100,8 @@ fn keys_are_made_confined_and_revoked() {
     let service = place.start("start");
     let run = |arguments: &str| place.run(&format!("{arguments} --url {}", service.url));
     let token = place.path("reader.token");
-    let key = run(&format!("keys create --name reader --scopes read --tenant other --out {} --output json", token.display())).exits(0).json();
+    let key =
+        run(&format!("keys create --name reader --scopes read --tenant other --out {} --output json", token.display())).exits(0).json();
     assert!(key.get("token").is_none(), "a token written to a file is not printed as well: {key}");
     let listed = run("keys list").exits(0).stdout;
     assert!(listed.contains("reader") && !listed.contains(std::fs::read_to_string(&token).unwrap().trim()));
@@ -123,7 +130,9 @@ fn an_exported_log_verifies_offline_until_somebody_touches_it() {
     run(&format!("audit export --out {}", export.display())).exits(0);
     assert_eq!(service.stop(), 0);
 
-    let verify = |file: &std::path::Path, more: &str| place.run(&format!("audit verify {} --key {} {more}", file.display(), place.home().join("log.pub").display()));
+    let verify = |file: &std::path::Path, more: &str| {
+        place.run(&format!("audit verify {} --key {} {more}", file.display(), place.home().join("log.pub").display()))
+    };
     let told = verify(&export, "--output json").exits(0).stdout;
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!((&told["verified"], &told["complete"]), (&true.into(), &true.into()));

@@ -136,10 +136,16 @@ fn half_of_six_buckets_may_go() {
         place.set(&format!("DIASPORE_{}_ACCESS_KEY_ID", bucket.to_uppercase()), "test");
         place.set(&format!("DIASPORE_{}_SECRET_ACCESS_KEY", bucket.to_uppercase()), "test");
     }
-    place.run(&format!("storage distributed init --providers {} --replication-factor 4 --max-cloud-providers 6", BUCKETS.join(","))).exits(0);
+    place
+        .run(&format!("storage distributed init --providers {} --replication-factor 4 --max-cloud-providers 6", BUCKETS.join(",")))
+        .exits(0);
     for bucket in BUCKETS {
         let endpoint = &cloud.url;
-        place.run(&format!("storage providers configure --name {bucket} --preset localstack --endpoint {endpoint} --bucket {bucket} --domain {bucket}")).exits(0);
+        place
+            .run(&format!(
+                "storage providers configure --name {bucket} --preset localstack --endpoint {endpoint} --bucket {bucket} --domain {bucket}"
+            ))
+            .exits(0);
     }
     place.run("storage providers configure --test").exits(0);
 

@@ -20,7 +20,9 @@ pub(crate) fn metanode() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--locked", "--package", "metanode", "--bin", "metanode", "--target-dir"]).arg(profile.parent().unwrap());
+        build
+            .args(["build", "--quiet", "--locked", "--package", "metanode", "--bin", "metanode", "--target-dir"])
+            .arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             build.arg("--release");
         }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Audit, Global};
 use crate::client::{Client, Role};
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::output::{self, Format, note};
 
 /// One entry as exported. The readable fields repeat what `leaf` says and must agree with it.
@@ -68,7 +68,9 @@ pub(crate) async fn run(global: &Global, command: &Audit) -> Outcome {
             match out {
                 Some(path) => {
                     let mut file = File::create(path).explain(|| format!("cannot write {}", path.display()))?;
-                    let entries = export(&client, *from, |piece| file.write_all(piece).explain(|| format!("cannot write {}", path.display()))).await?;
+                    let entries =
+                        export(&client, *from, |piece| file.write_all(piece).explain(|| format!("cannot write {}", path.display())))
+                            .await?;
                     file.sync_all().explain(|| format!("cannot write {}", path.display()))?;
                     note(&format!("{entries} entries and a checkpoint in {}", path.display()));
                 }
@@ -104,10 +106,10 @@ pub(crate) async fn export(client: &Client, from: u64, mut write: impl FnMut(&[u
     let text = client.send(client.request(Method::GET, "/api/v1/audit/checkpoint")).await?;
     let checkpoint = text.text().await.map_err(|error| client.unreachable(&error))?;
     // C2SP tlog-checkpoint: origin, size, root.
-    let size: u64 = checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).ok_or_else(|| Failure::plain("the service sent no checkpoint"))?;
-    let wanted = size.checked_sub(from).ok_or_else(|| {
-        Failure::usage(format!("the log has {size} entries; --from {from} is beyond them"))
-    })?;
+    let size: u64 =
+        checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).ok_or_else(|| Failure::plain("the service sent no checkpoint"))?;
+    let wanted =
+        size.checked_sub(from).ok_or_else(|| Failure::usage(format!("the log has {size} entries; --from {from} is beyond them")))?;
     if wanted > 0 {
         let response = client.send(client.request(Method::GET, &format!("/api/v1/audit/export?from={from}&limit={wanted}"))).await?;
         let mut pieces = response.bytes_stream();
@@ -131,14 +133,19 @@ pub(crate) fn public_key(text: &str) -> Outcome<LogPublicKey> {
     if let Some(key) = parse(text) {
         return Ok(key);
     }
-    let bad = || Failure::usage(format!("{text:?} is no public key of a log")).hint("64 hex digits, or a file holding them, such as log.pub in the home folder");
+    let bad = || {
+        Failure::usage(format!("{text:?} is no public key of a log"))
+            .hint("64 hex digits, or a file holding them, such as log.pub in the home folder")
+    };
     parse(&std::fs::read_to_string(text).map_err(|_| bad())?).ok_or_else(bad)
 }
 
 /// Checks an export against the key, and against an earlier checkpoint if there is one.
 pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) -> Outcome<Verified> {
     let file = File::open(path).explain(|| format!("cannot read {}", path.display()))?;
-    let earlier = earlier.map(|path| open_note(&std::fs::read_to_string(path).explain(|| format!("cannot read {}", path.display()))?, key)).transpose()?;
+    let earlier = earlier
+        .map(|path| open_note(&std::fs::read_to_string(path).explain(|| format!("cannot read {}", path.display()))?, key))
+        .transpose()?;
     let (mut tree, mut root_then) = (LogTree::new(), None);
     let (mut first, mut entries, mut bases, mut proofs_failed) = (None, 0_u64, BTreeSet::new(), None);
     let mut seal: Option<Seal> = None;
@@ -188,11 +195,16 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
         None => None,
         Some(earlier) => {
             if !complete {
-                return Err(Failure::usage("an earlier checkpoint can be compared with a whole export only").hint("metanode audit export --from 0"));
+                return Err(
+                    Failure::usage("an earlier checkpoint can be compared with a whole export only").hint("metanode audit export --from 0")
+                );
             }
             let then = if earlier.size == signed.size { Some(signed.root) } else { root_then };
             if earlier.origin.as_str() != signed.origin.as_str() || then != Some(earlier.root) {
-                return Err(violation(format!("this log does not extend the earlier checkpoint of {} entries: history was rewritten", earlier.size)));
+                return Err(violation(format!(
+                    "this log does not extend the earlier checkpoint of {} entries: history was rewritten",
+                    earlier.size
+                )));
             }
             Some(earlier.size)
         }

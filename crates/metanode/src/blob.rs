@@ -1,8 +1,8 @@
 //! `blob put|get|ls|stat|rm`: files and whole folders through the HTTP API.
 
 mod address;
-mod tree;
 mod transfer;
+mod tree;
 mod wire;
 
 pub(crate) use tree::{Folder, PutFile};
@@ -117,7 +117,8 @@ async fn get(client: &Client, format: Format, from: &Address, target: Option<&Pa
     };
     let name = from.key.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let file = if target.is_dir() {
-        address::file_of(target, name).ok_or_else(|| Failure::usage(format!("{} is no file name", from.shown())).hint("give the file to write"))?
+        address::file_of(target, name)
+            .ok_or_else(|| Failure::usage(format!("{} is no file name", from.shown())).hint("give the file to write"))?
     } else {
         target.to_path_buf()
     };
@@ -198,7 +199,9 @@ async fn remove(client: &Client, format: Format, address: &Address, recursive: b
         }
     } else if !bucket {
         if address.key.is_empty() {
-            return Err(Failure::usage(format!("{} names a bucket", address.bucket)).hint("--recursive empties it, --bucket deletes it when empty"));
+            return Err(
+                Failure::usage(format!("{} names a bucket", address.bucket)).hint("--recursive empties it, --bucket deletes it when empty")
+            );
         }
         client.send(client.request(Method::DELETE, &address.path())).await?;
         removed += 1;

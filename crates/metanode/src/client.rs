@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::Global;
 use crate::config::Config;
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::secret;
 
@@ -63,7 +63,8 @@ impl Client {
     /// For a known address and token.
     pub(crate) fn new(base: &str, token: String) -> Outcome<Self> {
         let base = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-        let base = base.ok_or_else(|| Failure::usage("the service's URL does not parse").hint("for example --url http://127.0.0.1:9090"))?;
+        let base =
+            base.ok_or_else(|| Failure::usage("the service's URL does not parse").hint("for example --url http://127.0.0.1:9090"))?;
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -133,7 +134,9 @@ pub(crate) async fn refusal(response: Response) -> Failure {
     let detail = if problem.detail.is_empty() { format!("the service answered {status}") } else { problem.detail };
     let mut failure = Failure::new(exit, detail);
     match status {
-        StatusCode::UNAUTHORIZED => failure = failure.hint("--token-file FILE or DIASPORE_TOKEN gives an API key; metanode keys create makes one"),
+        StatusCode::UNAUTHORIZED => {
+            failure = failure.hint("--token-file FILE or DIASPORE_TOKEN gives an API key; metanode keys create makes one")
+        }
         StatusCode::FORBIDDEN => failure = failure.hint("metanode keys list shows what each key may do"),
         _ if problem.retryable => failure = failure.hint("the same command may succeed later without any change"),
         _ => {}

@@ -109,11 +109,12 @@ impl Config {
                 .hint("--home or DIASPORE_HOME says which home folder to use"));
         }
         let ours = |key: &figment::value::UncasedStr| key.starts_with("service__") || key.starts_with("policy__");
-        let config: Self = Figment::new()
-            .merge(Toml::file_exact(path))
-            .merge(Env::prefixed(PREFIX).filter(ours).split("__"))
-            .extract()
-            .map_err(|error| Failure::usage(format!("the configuration {} cannot be used: {error}", path.display())).hint("metanode config check"))?;
+        let config: Self =
+            Figment::new().merge(Toml::file_exact(path)).merge(Env::prefixed(PREFIX).filter(ours).split("__")).extract().map_err(
+                |error| {
+                    Failure::usage(format!("the configuration {} cannot be used: {error}", path.display())).hint("metanode config check")
+                },
+            )?;
         if config.schema > SCHEMA {
             return Err(Failure::new(
                 crate::failure::Exit::Refused,
@@ -140,7 +141,8 @@ impl Config {
     /// Refuses fewer domains than the policy needs, with the arithmetic.
     pub(crate) fn check_domains(profile: &Profile, domains: usize) -> Outcome<diaspore_policy::GeometryPlan> {
         plan_geometry(profile, domains, domains).map_err(|too_few| {
-            Failure::usage(too_few.to_string()).hint("a failure domain is one account at one vendor; two accounts at two vendors are two domains")
+            Failure::usage(too_few.to_string())
+                .hint("a failure domain is one account at one vendor; two accounts at two vendors are two domains")
         })
     }
 }

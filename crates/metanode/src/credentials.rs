@@ -98,7 +98,8 @@ fn from_environment(id: &ProviderId) -> Outcome<Option<Pair>> {
             Ok(Some(Pair { access_key_id, secret_access_key, session_token: variable("SESSION_TOKEN") }))
         }
         (None, None) => Ok(None),
-        _ => Err(Failure::usage(format!("only one of DIASPORE_{stem}_ACCESS_KEY_ID and DIASPORE_{stem}_SECRET_ACCESS_KEY is set")).hint("set both")),
+        _ => Err(Failure::usage(format!("only one of DIASPORE_{stem}_ACCESS_KEY_ID and DIASPORE_{stem}_SECRET_ACCESS_KEY is set"))
+            .hint("set both")),
     }
 }
 

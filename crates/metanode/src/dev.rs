@@ -43,7 +43,8 @@ impl Clouds {
             let name = format!("cloud-{index}");
             let id = ProviderId::new(&name).explain(|| "cannot name an emulated provider".to_owned())?;
             let (access, secret) = (format!("EMULATED{index:04}"), random_hex()?);
-            let emulator = EmulatorConfig::folder(folder.join(&name)).with_bucket(BUCKET).with_credentials(&access, &secret).with_admin(admin);
+            let emulator =
+                EmulatorConfig::folder(folder.join(&name)).with_bucket(BUCKET).with_credentials(&access, &secret).with_admin(admin);
             let handle = emulator.with_seed(u64::from(index)).start().await.explain(|| "cannot start an emulated provider".to_owned())?;
             clouds.specs.push(ProviderSpec::s3(id.clone(), &handle.endpoint(), BUCKET));
             clouds.credentials.insert(id, S3Credentials::new(access.clone(), secret.clone()));
@@ -82,7 +83,14 @@ pub(crate) async fn run(global: &Global, command: &Dev) -> Outcome {
         .collect();
     global.output.print(&shown, || {
         let row = |cloud: &Shown| {
-            [cloud.name.clone(), cloud.endpoint.clone(), cloud.bucket.to_owned(), cloud.access_key_id.clone(), cloud.secret_access_key.clone(), cloud.folder.clone()]
+            [
+                cloud.name.clone(),
+                cloud.endpoint.clone(),
+                cloud.bucket.to_owned(),
+                cloud.access_key_id.clone(),
+                cloud.secret_access_key.clone(),
+                cloud.folder.clone(),
+            ]
         };
         table(["name", "endpoint", "bucket", "access key", "secret key", "folder"], shown.iter().map(row))
     })?;

@@ -41,11 +41,7 @@ impl Home {
 
     /// Makes the folder and `data/`, both 0700.
     pub(crate) fn create(&self) -> Outcome {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(self.data())
-            .explain(|| format!("cannot make {}", self.data().display()))
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.data()).explain(|| format!("cannot make {}", self.data().display()))
     }
 
     /// The folder itself.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::storage::Init;
 use crate::config::{Config, Policy, SCHEMA, Service};
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Format;
 use crate::secret::{self, PUBLISHED_KEY, SecretSource};
@@ -67,7 +67,9 @@ pub(crate) fn run(format: Format, home: &Home, flags: &Init) -> Outcome {
             "hint: copy the master key ({}) to a safe place now: with it and the provider credentials everything can be recovered, without it nothing",
             report.master_key
         ));
-        crate::output::note("hint: next: metanode storage providers configure --name NAME --bucket BUCKET ... --test, then metanode storage distributed start");
+        crate::output::note(
+            "hint: next: metanode storage providers configure --name NAME --bucket BUCKET ... --test, then metanode storage distributed start",
+        );
     }
     Ok(())
 }
@@ -104,12 +106,11 @@ fn wanted(flags: &Init) -> Outcome<Config> {
     let catalogue = Catalogue::built_in().explain(|| "the built-in provider catalogue is broken".to_owned())?;
     let mut providers: Vec<AccountConfig> = Vec::new();
     for name in &flags.providers {
-        let account = AccountConfig::new(
-            ProviderId::new(name).map_err(|error| Failure::usage(error.to_string()))?,
-            preset_for(&catalogue, name),
-        );
+        let account =
+            AccountConfig::new(ProviderId::new(name).map_err(|error| Failure::usage(error.to_string()))?, preset_for(&catalogue, name));
         if providers.iter().any(|other| other.name == account.name) {
-            return Err(Failure::usage(format!("provider {name} is named twice")).hint("two accounts at one vendor need two names, such as aws-a,aws-b"));
+            return Err(Failure::usage(format!("provider {name} is named twice"))
+                .hint("two accounts at one vendor need two names, such as aws-a,aws-b"));
         }
         providers.push(account);
     }
@@ -165,9 +166,12 @@ fn prepare_master_key(home: &Home, config: &Config) -> Outcome<MasterKey> {
     let own = config.service.master_key.is_none() && !config.insecure;
     if own && !home.master_key().exists() {
         if home.keyring().exists() {
-            return Err(Failure::new(Exit::Refused, format!("{} exists but its master key {} is gone", home.keyring().display(), home.master_key().display()))
-                .hint("put the key back, or give it with --master-key SOURCE")
-                .hint("a new key would not open what is stored"));
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{} exists but its master key {} is gone", home.keyring().display(), home.master_key().display()),
+            )
+            .hint("put the key back, or give it with --master-key SOURCE")
+            .hint("a new key would not open what is stored"));
         }
         let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
         let key = MasterKey::draw(&mut Draw(&entropy));

@@ -32,7 +32,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::storage::{Distributed, Storage};
 use crate::cli::{Cli, Command};
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::telemetry::Verbosity;
 

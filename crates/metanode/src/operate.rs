@@ -88,7 +88,8 @@ pub(crate) async fn status(global: &Global) -> Outcome {
     if status.state == "active" {
         return Ok(());
     }
-    Err(Failure::new(Exit::Unavailable, format!("the service is {}", status.state)).hint("its log says why; writes need enough healthy failure domains"))
+    Err(Failure::new(Exit::Unavailable, format!("the service is {}", status.state))
+        .hint("its log says why; writes need enough healthy failure domains"))
 }
 
 fn status_text(status: &Status) -> String {
@@ -104,7 +105,10 @@ fn status_text(status: &Status) -> String {
         format!("Total Blocks: {}", grouped(status.blocks)),
         format!("Data Integrity: {}%", percent(status.integrity())),
         format!("Average Latency: {:.1}ms", status.average_latency_ms),
-        format!("Geometry: any {} of {} rebuild; {} of {} failure domains healthy", status.k, status.n, status.healthy_domains, status.domains),
+        format!(
+            "Geometry: any {} of {} rebuild; {} of {} failure domains healthy",
+            status.k, status.n, status.healthy_domains, status.domains
+        ),
         format!("Restart Possible With Domains Down: {}", status.restart_survives_down),
         format!("Buckets: {}   Blobs: {}", grouped(status.buckets), grouped(status.blobs)),
         format!(
@@ -120,8 +124,17 @@ fn status_text(status: &Status) -> String {
             grouped(status.unsettled_blocks),
             as_f64(status.unsettled_age_ms) / 1000.0
         ),
-        format!("Log: {} entries, sequence {}, epoch {}, root {}", grouped(status.log_size), grouped(status.released_seq), status.epoch, status.log_root),
-        format!("Integrity Faults: {}   Failovers: {}   Failed Reads (24h): {}", status.integrity_faults, status.failovers, status.failed_reads),
+        format!(
+            "Log: {} entries, sequence {}, epoch {}, root {}",
+            grouped(status.log_size),
+            grouped(status.released_seq),
+            status.epoch,
+            status.log_root
+        ),
+        format!(
+            "Integrity Faults: {}   Failovers: {}   Failed Reads (24h): {}",
+            status.integrity_faults, status.failovers, status.failed_reads
+        ),
     ];
     let rows = status.providers.iter().map(|p| {
         [
@@ -175,7 +188,11 @@ pub(crate) async fn metrics(global: &Global) -> Outcome {
             format!("Multi-Cloud Failover: {} failures (24h)", grouped(status.failed_reads)),
             format!("Failovers: {}", grouped(status.failovers)),
             format!("Provider Requests: {}", grouped(requests)),
-            format!("Deduplication: {}   Compression: {}", shown(status.logical_bytes, status.unique_bytes), shown(status.unique_bytes, status.compressed_bytes)),
+            format!(
+                "Deduplication: {}   Compression: {}",
+                shown(status.logical_bytes, status.unique_bytes),
+                shown(status.unique_bytes, status.compressed_bytes)
+            ),
             format!("Coding Overhead: {}", shown(status.stored_bytes, status.sealed_bytes)),
             format!("Measured Over: {:.0}s since the start", as_f64(status.uptime_ms) / 1000.0),
         ]
@@ -266,7 +283,8 @@ pub(crate) async fn settle(global: &Global, wait: bool, timeout_s: u64) -> Outco
         )
     })?;
     if wait && !settled.settled {
-        return Err(Failure::new(Exit::Unavailable, format!("not settled after {timeout_s} s")).hint("metanode storage distributed status shows which providers are down"));
+        return Err(Failure::new(Exit::Unavailable, format!("not settled after {timeout_s} s"))
+            .hint("metanode storage distributed status shows which providers are down"));
     }
     Ok(())
 }
@@ -274,7 +292,8 @@ pub(crate) async fn settle(global: &Global, wait: bool, timeout_s: u64) -> Outco
 /// The status as numbers for our lines and as the whole document for `--output json`.
 async fn both(client: &Client) -> Outcome<(Status, Value)> {
     let raw: Value = client.get("/api/v1/status").await?;
-    let status = serde_json::from_value(raw.clone()).map_err(|error| Failure::plain(format!("the service's status does not read: {error}")))?;
+    let status =
+        serde_json::from_value(raw.clone()).map_err(|error| Failure::plain(format!("the service's status does not read: {error}")))?;
     Ok((status, raw))
 }
 

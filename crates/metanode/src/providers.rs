@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::cli::storage::{Configure, Providers};
 use crate::config::Config;
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::{note, table};
 use crate::{credentials, secret, service};
@@ -59,11 +59,13 @@ pub(crate) async fn run(global: &Global, command: &Providers) -> Outcome {
                 secret::replace_private(home.config(), config.to_toml()?.as_bytes())?;
             }
             if flags.test {
-                let subject = if touched.is_empty() { config.providers.iter().map(|account| account.name.clone()).collect() } else { touched };
+                let subject =
+                    if touched.is_empty() { config.providers.iter().map(|account| account.name.clone()).collect() } else { touched };
                 return test(global, &home, &config, &subject).await;
             }
             if touched.is_empty() {
-                return Err(Failure::usage("nothing to configure was given").hint("metanode storage providers configure --name NAME --bucket BUCKET --region REGION --test"));
+                return Err(Failure::usage("nothing to configure was given")
+                    .hint("metanode storage providers configure --name NAME --bucket BUCKET --region REGION --test"));
             }
             let accounts = accounts(&home, &config)?;
             global.output.print(&accounts, || shown(&accounts))
@@ -83,7 +85,8 @@ fn change(home: &Home, config: &mut Config, flags: &Configure) -> Outcome<BTreeS
     }
     if let Some(name) = &flags.name {
         if let Some(preset) = flags.preset.as_ref().filter(|preset| catalogue.get(preset).is_none()) {
-            return Err(Failure::usage(format!("there is no preset {preset:?}; there are {}", catalogue.names())).hint("preset s3 takes any S3 endpoint"));
+            return Err(Failure::usage(format!("there is no preset {preset:?}; there are {}", catalogue.names()))
+                .hint("preset s3 takes any S3 endpoint"));
         }
         let account = entry(config, name, flags.preset.as_deref())?;
         let fields = [
@@ -189,7 +192,8 @@ async fn test(global: &Global, home: &Home, config: &Config, subject: &BTreeSet<
     let accounts = config.providers.iter().filter(|account| subject.contains(&account.name));
     let specs: Vec<ProviderSpec> =
         accounts.map(|account| account.resolve(&catalogue).map_err(|error| Failure::usage(error.to_string()))).collect::<Outcome<_>>()?;
-    let fleet = Fleet::connect(&specs, &credentials::load(home, &specs)?, FleetOptions::default()).map_err(|error| Failure::usage(error.to_string()))?;
+    let fleet = Fleet::connect(&specs, &credentials::load(home, &specs)?, FleetOptions::default())
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let (mut rows, mut unusable) = (Vec::new(), Vec::new());
     for spec in &specs {
         let mut nonce = [0; 16];

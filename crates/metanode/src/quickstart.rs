@@ -35,6 +35,8 @@ const CLOUDS: u16 = 6;
 const STOPPED: usize = 2;
 /// Clouds that answer with flipped bits.
 const LYING: usize = 1;
+/// Stopped clouds that return before the disk is rebuilt.
+const RETURNING: usize = 1;
 /// Blobs in flight.
 const PARALLEL: usize = 16;
 /// Downloads timed one by one before and after the losses.
@@ -45,7 +47,8 @@ const BUCKET: &str = "quickstart";
 
 /// Runs the command; ctrl-c ends it at any point and leaves nothing behind.
 pub(crate) async fn run(global: &Global, flags: &Quickstart) -> Outcome {
-    let scratch = tempfile::Builder::new().prefix("diaspore-quickstart-").tempdir().explain(|| "cannot make a temporary folder".to_owned())?;
+    let scratch =
+        tempfile::Builder::new().prefix("diaspore-quickstart-").tempdir().explain(|| "cannot make a temporary folder".to_owned())?;
     let outcome = tokio::select! {
         biased;
         signal = service::signals() => {
@@ -90,13 +93,18 @@ async fn story(global: &Global, flags: &Quickstart, scratch: &Path) -> Outcome {
     (report.byte_equal, report.download_mb_per_s) = (equal, rate);
     report.lies_caught = operate::Status::of(&service.operator).await?.providers.iter().map(|provider| provider.lies).sum();
 
-    note("wiping the service's disk and recovering from what is left");
+    // A claim on the log needs floor((6 + 3) / 2) = 4 domains that answer and tell the truth (docs/ARCHITECTURE.md): one returns.
+    for cloud in clouds.handles.iter().take(RETURNING) {
+        cloud.resume().explain(|| "cannot bring a cloud back".to_owned())?;
+    }
+    note("wiping the service's disk and recovering; one cloud returns, one stays stopped, one goes on lying");
     let port = service.port;
     service.down().await?;
     std::fs::remove_dir_all(stage.home.root()).explain(|| "cannot wipe the service's disk".to_owned())?;
     let recovering = Instant::now();
     let service = Stage { port, ..stage }.up(None).await?;
     report.recover_ms = millis(recovering);
+    report.providers_stopped_at_recovery = STOPPED - RETURNING;
     let (equal, rate) = compare(&service.client, &folder, &mut report.failures).await?;
     (report.recovered_byte_equal, report.recovered_download_mb_per_s) = (equal, rate);
 
@@ -163,6 +171,7 @@ impl Stage<'_> {
                 Box::pin(service::bring_up(&parts, keyring, Mode::Recover { declare_lost: Vec::new() })).await?
             }
         };
+        service::require_active(&running.engine)?;
         service::ensure_tokens(&self.home, &running.engine).await?;
         let (stop, stopped) = oneshot::channel::<()>();
         let front = tokio::spawn(diaspore_server::serve(running.engine.clone(), listener, service::options()?, async {
@@ -267,7 +276,9 @@ fn stride(folder: &Folder) -> usize {
 }
 
 fn latencies(report: &mut Report, well: Vec<f64>, hurt: Vec<f64>) {
-    let at = |times: &[f64], percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default();
+    let at = |times: &[f64], percent: usize| {
+        times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
     (report.first_byte_p50_ms, report.first_byte_p99_ms) = (at(&well, 50), at(&well, 99));
     // Against the same percentile of healthy reads: what the losses add, not what a slow read costs anyway.
     report.failover_p50_ms = (at(&hurt, 50) - at(&well, 50)).max(0.0);
@@ -309,7 +320,8 @@ async fn stay(service: &Service, clouds: &Clouds, folder: &Folder, export: &Path
     let base = service.client.base();
     let home = service.home.root().display();
     let bearer = format!("-H \"Authorization: Bearer $(cat {})\"", service.home.client_token().display());
-    let example = folder.files.iter().find(|file| file.key.ends_with(b".md") || file.key.ends_with(b".rs")).or_else(|| folder.files.first());
+    let example =
+        folder.files.iter().find(|file| file.key.ends_with(b".md") || file.key.ends_with(b".rs")).or_else(|| folder.files.first());
     let example = example.map(|file| blob::path_of(BUCKET, &file.key)).unwrap_or_default();
     note("\nAll clouds are well again and the service stays up until ctrl-c. Try:");
     note(&format!("  curl -s {bearer} {base}{example} | head"));

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 
 /// Longest secret file read, in bytes: 64 hex digits and a line end fit many times.
 const MAX_SECRET: u64 = 4096;
@@ -38,12 +38,15 @@ impl FromStr for SecretSource {
                 .hint("write it to a file with mode 0600 and give the file, fd:N or cred:NAME"));
         }
         if let Some(number) = text.strip_prefix("fd:") {
-            let number = number.parse().map_err(|_| Failure::usage(format!("fd:{number} is no descriptor number")).hint("for example fd:3 3<key"))?;
+            let number = number
+                .parse()
+                .map_err(|_| Failure::usage(format!("fd:{number} is no descriptor number")).hint("for example fd:3 3<key"))?;
             return Ok(Self::Descriptor(number));
         }
         if let Some(name) = text.strip_prefix("cred:") {
             if name.is_empty() || name.contains('/') || name.starts_with('.') {
-                return Err(Failure::usage(format!("cred:{name} is no credential name")).hint("for example cred:master.key with LoadCredential=master.key:..."));
+                return Err(Failure::usage(format!("cred:{name} is no credential name"))
+                    .hint("for example cred:master.key with LoadCredential=master.key:..."));
             }
             return Ok(Self::Credential(name.to_owned()));
         }

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
-use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
 use diaspore_engine::{Engine, EngineConfig, Fatal, Mode};
 use diaspore_ledger::{FileMedium, Ledger, LedgerError, OpenMode};
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::cli::Global;
 use crate::cli::storage::{Recover, Serve, Start};
 use crate::config::Config;
-use crate::failure::{Explain, Exit, Failure, Outcome};
+use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::{credentials, init, secret};
@@ -47,8 +47,10 @@ pub(crate) const DEFAULT_TENANT: &str = "default";
 /// `storage distributed start`.
 pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
     if !flags.audit_enabled {
-        return Err(Failure::usage("--audit-enabled false is not possible: the audit log is the commit log, without it nothing could be stored")
-            .hint("leave the flag out"));
+        return Err(Failure::usage(
+            "--audit-enabled false is not possible: the audit log is the commit log, without it nothing could be stored",
+        )
+        .hint("leave the flag out"));
     }
     if !flags.backup_enabled {
         return Err(Failure::usage("--backup-enabled false is not possible: keys and log lie at the providers from the first write on")
@@ -68,7 +70,9 @@ pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     let listener = if flags.serve { Some(listen(config.service.address()).await?) } else { None };
     home.create()?;
     let keyring = find_keyring(&parts).await?;
-    let running = bring_up(&parts, keyring, Mode::Recover { declare_lost: flags.declare_lost.clone() }).await?;
+    let declare_lost = flags.declare_lost.iter().map(|name| domain_of(&parts.specs, name)).collect::<Outcome<_>>()?;
+    let running = bring_up(&parts, keyring, Mode::Recover { declare_lost }).await?;
+    require_active(&running.engine)?;
     let status = running.engine.status();
     global.output.print(&status, || {
         format!(
@@ -81,6 +85,15 @@ pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     }
     ensure_tokens(&home, &running.engine).await?;
     running.engine.shutdown().await.map_err(engine_failure)
+}
+
+/// The failure domain of a provider, by the provider's or the domain's name.
+fn domain_of(specs: &[ProviderSpec], name: &str) -> Outcome<String> {
+    let found = specs.iter().find(|spec| spec.id.as_str() == name || spec.domain.as_str() == name);
+    found.map(|spec| spec.domain.to_string()).ok_or_else(|| {
+        let known = specs.iter().map(|spec| spec.id.as_str()).collect::<Vec<_>>().join(", ");
+        Failure::usage(format!("--declare-lost {name}: no provider of this name is configured")).hint(format!("there are {known}"))
+    })
 }
 
 /// Configuration, flags and secrets, checked as far as they can be without asking a provider.
@@ -135,7 +148,8 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     }
     std::fs::create_dir_all(parts.home.ledger()).explain(|| format!("cannot make {}", parts.home.ledger().display()))?;
     let medium = FileMedium::new(parts.home.ledger());
-    let ledger = Ledger::open(medium, &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(entropy()?))).map_err(|error| ledger_failure(&error))?;
+    let ledger =
+        Ledger::open(medium, &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(entropy()?))).map_err(|error| ledger_failure(&error))?;
     let (told, fatal) = mpsc::unbounded_channel();
     let mut config = EngineConfig::new(parts.profile.clone());
     config.mode = mode;
@@ -272,13 +286,27 @@ pub(crate) async fn ensure_tokens(home: &Home, engine: &Engine) -> Outcome {
     Ok(())
 }
 
+/// Exit 3 when the log's end could not be decided.
+pub(crate) fn require_active(engine: &Engine) -> Outcome {
+    let status = engine.status();
+    if status.state == "active" {
+        return Ok(());
+    }
+    let domains = format!("{} of {} failure domains answer", status.healthy_domains, status.domains);
+    Err(Failure::new(Exit::Unavailable, format!("the end of the log could not be decided, the service is {}: {domains}", status.state))
+        .hint("bring providers back and run the command again")
+        .hint("if some are lost for good: metanode storage distributed recover --declare-lost NAME"))
+}
+
 /// An engine's error as a command's failure.
 pub(crate) fn engine_failure(error: Error) -> Failure {
     let exit = match error.kind {
         ErrorKind::RefusedState => Exit::Refused,
         ErrorKind::IntegrityViolation => Exit::Integrity,
         ErrorKind::Invalid => Exit::Usage,
-        kind if matches!(kind, ErrorKind::DataUnavailable | ErrorKind::TooFewDomains | ErrorKind::NotAccepted | ErrorKind::ReadOnly) => Exit::Unavailable,
+        kind if matches!(kind, ErrorKind::DataUnavailable | ErrorKind::TooFewDomains | ErrorKind::NotAccepted | ErrorKind::ReadOnly) => {
+            Exit::Unavailable
+        }
         _ => Exit::Failure,
     };
     let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).map(ToString::to_string);

@@ -32,7 +32,8 @@ impl Attributes {
     /// From the flags of `blob put`.
     pub(crate) fn new(full: bool, content_type: Option<&str>, metadata: &[String]) -> Outcome<Self> {
         let mut headers = HeaderMap::new();
-        let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Failure::usage(format!("{text:?} cannot go into a header")));
+        let value =
+            |text: &str| HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Failure::usage(format!("{text:?} cannot go into a header")));
         if full {
             headers.insert(HeaderName::from_static("x-diaspore-class"), HeaderValue::from_static("full"));
         }
@@ -84,12 +85,20 @@ pub(crate) async fn upload(client: &Client, to: &Address, from: &Path, attribute
 /// Uploads standard input, once: it cannot be read again.
 pub(crate) async fn upload_stdin(client: &Client, to: &Address, attributes: &Attributes) -> Outcome<Stored> {
     let body = Body::wrap_stream(ReaderStream::with_capacity(tokio::io::stdin(), PIECE));
-    let request = client.request(Method::PUT, &to.path()).headers(attributes.headers.clone()).header("idempotency-key", fresh_token()?).body(body);
+    let request =
+        client.request(Method::PUT, &to.path()).headers(attributes.headers.clone()).header("idempotency-key", fresh_token()?).body(body);
     client.json(request).await
 }
 
 /// Downloads a blob into a file that appears whole or not at all. Returns its length.
-pub(crate) async fn download(client: &Client, from: &Address, to: &Path, force: bool, range: Option<&str>, progress: &ProgressBar) -> Outcome<u64> {
+pub(crate) async fn download(
+    client: &Client,
+    from: &Address,
+    to: &Path,
+    force: bool,
+    range: Option<&str>,
+    progress: &ProgressBar,
+) -> Outcome<u64> {
     if !force && to.exists() {
         return Err(Failure::plain(format!("{} exists", to.display())).hint("--force overwrites"));
     }
@@ -97,7 +106,8 @@ pub(crate) async fn download(client: &Client, from: &Address, to: &Path, force: 
         tokio::fs::create_dir_all(folder).await.explain(|| format!("cannot make {}", folder.display()))?;
     }
     let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let part = tempfile::Builder::new().prefix(".metanode-").tempfile_in(folder).explain(|| format!("cannot write into {}", folder.display()))?;
+    let part =
+        tempfile::Builder::new().prefix(".metanode-").tempfile_in(folder).explain(|| format!("cannot write into {}", folder.display()))?;
     let mut file = File::from_std(part.as_file().try_clone().explain(|| format!("cannot write {}", to.display()))?);
     let length = stream(client, from, range, &mut file, progress).await?;
     file.flush().await.explain(|| format!("cannot write {}", to.display()))?;

@@ -61,7 +61,14 @@ impl Folder {
 }
 
 /// Uploads files into the address's bucket. The first failure ends it; what was acknowledged stays.
-pub(super) async fn put(client: &Client, to: &Address, files: Vec<PutFile>, attributes: &Attributes, parallel: usize, bar: &ProgressBar) -> Outcome<Moved> {
+pub(super) async fn put(
+    client: &Client,
+    to: &Address,
+    files: Vec<PutFile>,
+    attributes: &Attributes,
+    parallel: usize,
+    bar: &ProgressBar,
+) -> Outcome<Moved> {
     let uploads = futures::stream::iter(files).map(|file| async move {
         let stored = transfer::upload(client, &to.with_key(file.key), &file.path, attributes, bar).await?;
         Ok::<_, Failure>(stored.entry.size)
@@ -84,8 +91,10 @@ pub(super) async fn get(
     let downloads = futures::stream::iter(entries).map(|entry| async move {
         let key = entry.key_bytes()?;
         let relative = key.get(cut..).unwrap_or_default();
-        let file = file_of(folder, relative)
-            .ok_or_else(|| Failure::plain(format!("the key {:?} cannot be a file below {}", entry.key, folder.display())).hint("get it alone, with a file name of your choice"))?;
+        let file = file_of(folder, relative).ok_or_else(|| {
+            Failure::plain(format!("the key {:?} cannot be a file below {}", entry.key, folder.display()))
+                .hint("get it alone, with a file name of your choice")
+        })?;
         transfer::download(client, &from.with_key(key), &file, force, None, bar).await
     });
     sum(downloads.buffer_unordered(parallel)).await

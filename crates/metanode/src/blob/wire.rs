@@ -63,7 +63,9 @@ impl Entry {
     pub(crate) fn key_bytes(&self) -> Outcome<Vec<u8>> {
         match &self.key_b64 {
             None => Ok(self.key.clone().into_bytes()),
-            Some(encoded) => STANDARD.decode(encoded).map_err(|_| Failure::plain(format!("the service sent a key that does not decode: {encoded}"))),
+            Some(encoded) => {
+                STANDARD.decode(encoded).map_err(|_| Failure::plain(format!("the service sent a key that does not decode: {encoded}")))
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ fn write(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[test]
 fn what_is_written_reads_back() {
-    let mut config = Config { schema: SCHEMA, insecure: false, service: Service::default(), policy: Policy::default(), providers: Vec::new() };
+    let mut config =
+        Config { schema: SCHEMA, insecure: false, service: Service::default(), policy: Policy::default(), providers: Vec::new() };
     config.service.port = 9191;
     config.policy.replication_factor = Some(4);
     config.policy.max_cloud_providers = Some(6);

@@ -45,7 +45,9 @@ fn usual_roots() -> Vec<(&'static str, PathBuf)> {
         roots.push(("toolchain-doc", sysroot.join("share/doc")));
         roots.push(("toolchain-src", sysroot.join("lib/rustlib/src")));
     }
-    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let cargo = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     roots.extend(cargo.map(|cargo| ("cargo-src", cargo.join("registry/src"))));
     roots.retain(|(_, path)| path.is_dir());
     roots
@@ -54,7 +56,8 @@ fn usual_roots() -> Vec<(&'static str, PathBuf)> {
 /// Takes files of one root in name order until `share` bytes are reached. Returns the bytes taken.
 fn take(root: &Path, name: &str, share: u64, into: &Path, names: &mut BTreeSet<PathBuf>, files: &mut Vec<PutFile>) -> Outcome<u64> {
     let wanted = |entry: &walkdir::DirEntry| {
-        let left_out = entry.depth() > 0 && entry.file_type().is_dir() && entry.file_name().to_str().is_some_and(|name| LEFT_OUT.contains(&name));
+        let left_out =
+            entry.depth() > 0 && entry.file_type().is_dir() && entry.file_name().to_str().is_some_and(|name| LEFT_OUT.contains(&name));
         !left_out
     };
     let mut taken = 0;

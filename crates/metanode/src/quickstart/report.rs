@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) providers: usize,
     pub(super) providers_stopped: usize,
     pub(super) providers_lying: usize,
+    /// Still stopped while the disk was rebuilt; the liar went on lying.
+    pub(super) providers_stopped_at_recovery: usize,
     /// Times the liar was caught, as the service counted them.
     pub(super) lies_caught: u64,
     pub(super) upload_mb_per_s: f64,
@@ -59,14 +61,35 @@ impl Report {
             ["logical".to_owned(), bytes(self.logical_bytes)],
             ["unique".to_owned(), format!("{}  (dedup {:.2}x)", bytes(self.unique_bytes), self.dedup_ratio)],
             ["compressed".to_owned(), format!("{}  (compression {:.2}x)", bytes(self.compressed_bytes), self.compression_ratio)],
-            ["stored at providers".to_owned(), format!("{}  (coding overhead {:.2}x, any {} of {} rebuild)", bytes(self.stored_bytes), self.coding_overhead, self.k, self.n)],
+            [
+                "stored at providers".to_owned(),
+                format!(
+                    "{}  (coding overhead {:.2}x, any {} of {} rebuild)",
+                    bytes(self.stored_bytes),
+                    self.coding_overhead,
+                    self.k,
+                    self.n
+                ),
+            ],
             ["upload".to_owned(), format!("{:.1} MB/s, settled {:.1} s later", self.upload_mb_per_s, millis(self.settle_ms))],
             ["download, half the clouds gone".to_owned(), format!("{:.1} MB/s", self.download_mb_per_s)],
             ["added failover latency".to_owned(), format!("p50 {:.1} ms, p99 {:.1} ms", self.failover_p50_ms, self.failover_p99_ms)],
-            ["provider requests".to_owned(), format!("{} ({} for the upload)", grouped(self.provider_requests), grouped(self.upload_provider_requests))],
-            [format!("byte-equal, {} of {} stopped, {} lying", self.providers_stopped, self.providers, self.providers_lying), verdict(self.byte_equal)],
-            ["byte-equal after disk loss".to_owned(), format!("{} (recovered in {:.1} s)", verdict(self.recovered_byte_equal), millis(self.recover_ms))],
-            ["audit log verified offline".to_owned(), format!("{} ({} entries)", if self.audit_verified { "yes" } else { "NO" }, grouped(self.audit_entries))],
+            [
+                "provider requests".to_owned(),
+                format!("{} ({} for the upload)", grouped(self.provider_requests), grouped(self.upload_provider_requests)),
+            ],
+            [
+                format!("byte-equal, {} of {} stopped, {} lying", self.providers_stopped, self.providers, self.providers_lying),
+                verdict(self.byte_equal),
+            ],
+            [
+                format!("byte-equal after disk loss, {} stopped, {} lying", self.providers_stopped_at_recovery, self.providers_lying),
+                format!("{} (recovered in {:.1} s)", verdict(self.recovered_byte_equal), millis(self.recover_ms)),
+            ],
+            [
+                "audit log verified offline".to_owned(),
+                format!("{} ({} entries)", if self.audit_verified { "yes" } else { "NO" }, grouped(self.audit_entries)),
+            ],
         ];
         table(["quickstart", ""], rows)
     }
