@@ -104,7 +104,18 @@ impl ClaimBook {
                 None => drop(failed.insert(domain)),
             }
         }
-        survey.answered.retain(|domain| !failed.contains(domain));
+        // What the others told may name everything a failed one lists, so that its spoiled copies need not be read.
+        let mut answered = std::mem::take(&mut survey.answered);
+        answered.retain(|domain| !failed.contains(domain));
+        for domain in failed {
+            let members = ground.fleet.providers().iter().filter(|spec| spec.domain == domain);
+            let again = join_all(members.map(async |spec| self.list_one(ground, &spec.id).await)).await;
+            if let Some(ranks) = again.into_iter().collect::<Option<Vec<_>>>() {
+                survey.ranks.extend(ranks.into_iter().flatten());
+                answered.insert(domain);
+            }
+        }
+        survey.answered = answered;
         survey
     }
 

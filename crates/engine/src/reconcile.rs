@@ -25,7 +25,7 @@ use crate::commit::Committer;
 use crate::config::{EngineConfig, Mode};
 use crate::fence::Fence;
 use crate::namespace::local;
-use crate::scatter::full_geometry;
+use crate::scatter::{commit_geometry, full_geometry};
 use crate::settle;
 use crate::shared::{Ground, Meters, Shared, Stage, StageCell, Writer};
 use crate::world::{Clock, Entropy, cpu};
@@ -91,7 +91,9 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
         }
     }
     let disk_was_empty = notes.is_empty() && view.applied_seq().map_err(local)? == Seq(0);
-    let quorum = claim_quorum(ground.fleet.domains().len());
+    let lost = declared_lost(ground)?;
+    // Domains declared lost are no part of the provider set any more.
+    let quorum = claim_quorum(ground.fleet.domains().difference(&lost).count());
     let geometry = full_geometry(ground).ok_or_else(|| {
         let domains = ground.fleet.domains().len();
         Error::new(
@@ -174,6 +176,9 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
     check_forks(&ground, &chain, &end)?;
+    if let Err(few) = commit_geometry(&ground) {
+        return too_few_to_decide(ground, &end, &few);
+    }
     let writer = Writer { incarnation: claimed.rank.1, epoch: claimed.rank.0 };
     let lease = Duration::from_millis(u64::from(ground.config.profile.lease_ms));
     let fence = Fence::new(claimed.rank, claimed.acknowledged, claimed.quorum, lease, claimed.book);
@@ -188,6 +193,19 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     settle::adopt(&shared)?;
     decide::serve(&shared, tip)?;
     Ok(shared)
+}
+
+/// With fewer than k + 1 domains nothing can be decided. A recovery still gives what can be read: the operator asked for it, and
+/// what it shows is readable from k domains now.
+fn too_few_to_decide(ground: Ground, end: &End, few: &Error) -> Result<Arc<Shared>, Error> {
+    if ground.config.mode == Mode::Start {
+        return Ok(idle(ground, Stage::Undetermined(few.message.clone())));
+    }
+    for found in &end.pending {
+        tail::apply(&ground, found)?;
+    }
+    cpu(|| ground.ledger.flush_view()).map_err(local)?;
+    Ok(idle(ground, Stage::ReadOnly(format!("recovered without a decision: {}", few.message))))
 }
 
 /// An empty disk in front of a log is only filled with the operator's permission.
@@ -211,9 +229,9 @@ fn local_end(ground: &Ground) -> Result<Option<Local>, Error> {
     Ok(Some(Local { seq, incarnation: entry.facts.incarnation, counter: entry.facts.counter }))
 }
 
-/// The journal adds content (PROTOCOL rule 9).
-fn evidence(ground: &Ground) -> Result<Evidence, Error> {
-    let lost = match &ground.config.mode {
+/// Domains that the operator knows to be gone for good.
+fn declared_lost(ground: &Ground) -> Result<BTreeSet<FailureDomain>, Error> {
+    let lost: BTreeSet<FailureDomain> = match &ground.config.mode {
         Mode::Recover { declare_lost } => declare_lost.iter().map(|domain| FailureDomain::new(domain)).collect(),
         Mode::Start | Mode::ReadOnly => BTreeSet::new(),
     };
@@ -222,6 +240,12 @@ fn evidence(ground: &Ground) -> Result<Evidence, Error> {
         let names: Vec<&str> = known.iter().map(FailureDomain::as_str).collect();
         return Err(Error::new(ErrorKind::Invalid, format!("no failure domain is called {stranger}; configured are {}", names.join(", "))));
     }
+    Ok(lost)
+}
+
+/// The journal adds content (PROTOCOL rule 9).
+fn evidence(ground: &Ground) -> Result<Evidence, Error> {
+    let lost = declared_lost(ground)?;
     let mut held: BTreeMap<(IncarnationId, Counter), Vec<_>> = BTreeMap::new();
     for entry in cpu(|| ground.ledger.journal_scan()).map_err(local)? {
         if let JournalEntry::Block(block) = entry {

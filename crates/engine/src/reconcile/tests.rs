@@ -167,7 +167,7 @@ async fn a_crashed_disk_keeps_what_was_acknowledged() {
 
 /// Stops a writer after every number of scheduler steps: whatever it had acknowledged is there afterwards, and what the first
 /// start decides about the rest the second one repeats.
-async fn crash_after(steps: usize, empty_disk: bool) {
+async fn crash_after(steps: usize, empty_disk: bool) -> usize {
     let (mut world, disk) = (World::new(), MemoryMedium::new());
     let engine = world.start(&disk, Mode::Start).await.unwrap();
     fill(&engine, &world, 0..1).await;
@@ -189,6 +189,11 @@ async fn crash_after(steps: usize, empty_disk: bool) {
     let (left, promised) = (disk.crash(), acknowledged.lock().unwrap().clone());
     writing.abort();
     crash(engine);
+    if empty_disk {
+        // Quorum survives the disk plus one domain.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        world.wipe(steps % 6).await;
+    }
     let (disk, mode) = if empty_disk { (MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }) } else { (left, Mode::Start) };
     let engine = world.start(&disk, mode).await.unwrap();
     let names = |buckets: Vec<crate::api::BucketInfo>| buckets.into_iter().map(|bucket| bucket.name).collect::<Vec<_>>();
@@ -200,18 +205,55 @@ async fn crash_after(steps: usize, empty_disk: bool) {
     drop(engine);
     let engine = world.start(&disk.snapshot(), Mode::Start).await.unwrap();
     assert_eq!(names(engine.list_buckets(&world.caller()).await.unwrap()), decided, "decided once, after {steps} steps");
+    promised.len()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_between_any_two_steps_loses_nothing_acknowledged() {
+    let mut promised = 0;
     for steps in 0..40 {
-        crash_after(steps, false).await;
+        promised = promised.max(crash_after(steps, false).await);
     }
+    assert!(promised > 2, "the crashes fell into the middle of the work");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_same_when_the_disk_is_gone_too() {
-    for steps in (0..40).step_by(3) {
-        crash_after(steps, true).await;
+    let mut promised = 0;
+    for steps in (0..60).step_by(3) {
+        promised = promised.max(crash_after(steps, true).await);
     }
+    assert!(promised > 2, "the crashes fell into the middle of the work");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_n_minus_k_domains_gone_everything_settled_can_be_read() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..6).await;
+    assert_eq!(engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap().unsettled_blocks, 0);
+    crash(engine);
+    for provider in [0, 2, 5] {
+        world.wipe(provider).await;
+    }
+    let engine = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_released_what_the_log_was_decided_without_is_a_fork() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let first = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&first, &world, 0..2).await;
+    let before = world.stores.iter().map(|store| Arc::new(store.fork())).collect::<Vec<_>>();
+    fill(&first, &world, 2..6).await;
+    let advanced = disk.snapshot();
+    crash(first);
+    // All providers are rolled back together, and another machine decides on what is left.
+    world.stores = before;
+    let second = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    crash(second);
+    let fork = world.start(&advanced, Mode::Start).await.unwrap_err();
+    assert_eq!(fork.kind, ErrorKind::RefusedState);
+    assert!(fork.message.contains("fork"), "{fork}");
 }
