@@ -79,7 +79,9 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
     let mut first_stretch = None;
     for rank in book.ranks().into_iter().rev().filter(|rank| *rank != own) {
         let at_home = local.filter(|local| local.incarnation == rank.1);
-        let Some(subject) = subject(ground, book, rank).await else {
+        let subject = subject(ground, book, rank).await;
+        ground.unjudged.check()?;
+        let Some(subject) = subject else {
             return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1)));
         };
         if let Some(local) = at_home {
@@ -152,7 +154,9 @@ async fn walk_back(
             return Ok(Ok(chain));
         }
         through = Some(Seq(first.0.saturating_sub(1)));
-        let Some(next) = self::subject(ground, book, (epoch, predecessor)).await else {
+        let next = self::subject(ground, book, (epoch, predecessor)).await;
+        ground.unjudged.check()?;
+        let Some(next) = next else {
             return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
         };
         match beginning(ground, evidence, &next).await? {

@@ -31,6 +31,7 @@ const QUORUM_DEADLINE: Duration = Duration::from_mins(2);
 pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Chain, mut end: End) -> Result<Tip, Error> {
     let geometry = scatter::commit_geometry(shared)?;
     let weak = first_weak(shared, &mut end.pending).await;
+    shared.unjudged.check()?;
     let carried = end.pending.split_off(weak);
     let mut tip = Tip::behind(&shared.ledger.snapshot().map_err(local)?, Counter(0))?;
     for found in &end.pending {

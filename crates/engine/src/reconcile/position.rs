@@ -190,6 +190,8 @@ impl Evidence {
             if survey.partial && survey.shards().len() < usize::from(k) {
                 survey = crate::shards::survey(ground, place, Depth::Whole, None).await;
             }
+            // What cannot be judged is not absent: nothing may be concluded from the rest.
+            ground.unjudged.check()?;
             single_block(&survey, counter)?;
             if survey.shards().len() >= usize::from(k)
                 && let Some(found) = Found::from_shards(&survey.seen, survey.partial)

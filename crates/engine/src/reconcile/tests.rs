@@ -7,10 +7,12 @@ use diaspore_block::key::{Keyring, TenantKeys};
 use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
 use diaspore_provider::{Fleet, FleetOptions};
+use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand_chacha::ChaCha12Rng;
 
 use crate::api::{Caller, ErrorKind};
 use crate::config::{EngineConfig, Mode};
@@ -19,6 +21,8 @@ use crate::world::{RuntimeClock, SeededEntropy};
 
 struct World {
     stores: Vec<Arc<InMemory>>,
+    /// When there are any, they stand in for `stores`.
+    hostile: Vec<HostileStore>,
     keys: Arc<Keyring>,
     tenant: TenantId,
     seed: u64,
@@ -29,10 +33,17 @@ impl World {
         let mut rng = StdRng::seed_from_u64(1);
         let tenant = TenantId::draw(&mut rng);
         let keys = Keyring::create(&mut rng).with_tenant(tenant, TenantKeys::draw(&mut rng)).unwrap();
-        Self { stores: (0..6).map(|_| Arc::new(InMemory::new())).collect(), keys: Arc::new(keys), tenant, seed: 1 }
+        Self { stores: (0..6).map(|_| Arc::new(InMemory::new())).collect(), hostile: Vec::new(), keys: Arc::new(keys), tenant, seed: 1 }
     }
 
     fn fleet(&self) -> Fleet {
+        if !self.hostile.is_empty() {
+            let store = |store: &HostileStore| {
+                let id = diaspore_policy::ProviderId::new(store.name()).unwrap();
+                (ProviderSpec::memory(id), Arc::new(store.clone()) as Arc<dyn ObjectStore>)
+            };
+            return Fleet::from_stores(self.hostile.iter().map(store).collect(), FleetOptions::default());
+        }
         let store = |(at, store): (usize, &Arc<InMemory>)| {
             (ProviderSpec::memory(diaspore_policy::ProviderId::new(&format!("p{at}")).unwrap()), Arc::clone(store) as Arc<dyn ObjectStore>)
         };
@@ -256,4 +267,128 @@ async fn a_disk_that_released_what_the_log_was_decided_without_is_a_fork() {
     let fork = world.start(&advanced, Mode::Start).await.unwrap_err();
     assert_eq!(fork.kind, ErrorKind::RefusedState);
     assert!(fork.message.contains("fork"), "{fork}");
+}
+
+/// Three of six domains drop every PUT: k = 3 acknowledgements are one too few for any promise.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_acknowledged_below_k_plus_one() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..1).await;
+    for store in &world.hostile[3..] {
+        store.set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Put])));
+    }
+    let caller = world.caller();
+    let outcome = tokio::time::timeout(std::time::Duration::from_secs(5), engine.create_bucket(&caller, "no-quorum")).await;
+    assert!(!matches!(outcome, Ok(Ok(_))), "acknowledged with k shards: {outcome:?}");
+    for store in &world.hostile {
+        store.set_faults(FaultPlan::honest());
+    }
+    tokio::time::sleep(std::time::Duration::from_mins(2)).await;
+    assert!(engine.bucket(&caller, "no-quorum").await.is_ok(), "an issued block is never given up");
+}
+
+/// Two domains down and one that spoils every read: a start from an empty disk still decides, and loses nothing acknowledged.
+#[tokio::test(start_paused = true)]
+async fn two_down_and_one_lying_do_not_stop_a_recovery() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..6).await;
+    assert_eq!(engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap().unsettled_blocks, 0);
+    crash(engine);
+    world.hostile[0].set_faults(FaultPlan::down());
+    world.hostile[1].set_faults(FaultPlan::down());
+    world.hostile[2].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Flip { bits: 1 }).on(&[Op::Get])));
+    let engine = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 6, "{:?}", engine.status().state);
+    fill(&engine, &world, 6..7).await;
+}
+
+/// What a newer version would write: sealed as ever, with a version inside that this build does not know.
+mod newer {
+    use diaspore_block::claim::Claim;
+    use diaspore_block::geometry::Geometry;
+    use diaspore_block::id::{Attempt, Counter, Epoch, IncarnationId};
+    use diaspore_block::limits::HEADER_LEN;
+    use diaspore_block::name::{Names, ObjectName};
+    use diaspore_block::seal::{Context, PREFIX_LEN, Salt, SealType, TAG_LEN, seal_object};
+
+    use super::*;
+
+    const INCARNATION: IncarnationId = IncarnationId::from_bytes([7; 16]);
+
+    async fn put(world: &World, name: &ObjectName, bytes: Vec<u8>) {
+        world.stores[2].put(&name.as_str().into(), bytes.into()).await.unwrap();
+    }
+
+    async fn refused(world: &mut World, disk: &MemoryMedium) {
+        let refused = world.start(&disk.snapshot(), Mode::Start).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::RefusedState, "{refused}");
+        assert!(refused.message.contains("newer version"), "{refused}");
+        let refused = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap_err();
+        assert!(refused.message.contains("newer version"), "{refused}");
+    }
+
+    async fn written() -> (World, MemoryMedium) {
+        let (mut world, disk) = (World::new(), MemoryMedium::new());
+        let engine = world.start(&disk, Mode::Start).await.unwrap();
+        fill(&engine, &world, 0..3).await;
+        engine.shutdown().await.unwrap();
+        (world, disk)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_of_a_newer_version_refuses_the_start() {
+        // An old build took a newer version's claim for a lie, and would have claimed beside it.
+        let (mut world, disk) = written().await;
+        let name = Names::new(&world.keys.name).claim("p2", INCARNATION, Epoch(9));
+        let context = Context::new(SealType::Claim, world.keys.deployment).text("p2").text(name.as_str());
+        let salt = Salt::draw(&mut StdRng::seed_from_u64(3));
+        put(&world, &name, seal_object(world.keys.head.expose(), salt, &context, &[2; 4096]).unwrap()).await;
+        refused(&mut world, &disk).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_of_a_newer_version_is_not_absent() {
+        // An old build counted a newer version's shards as absent, and would have voided what that version acknowledged.
+        let (mut world, disk) = written().await;
+        let claim = Claim {
+            deployment: world.keys.deployment,
+            epoch: Epoch(9),
+            incarnation: INCARNATION,
+            started: Timestamp(1),
+            lease_ms: 0,
+            claim_quorum: 4,
+            claims_seen: Vec::new(),
+            providers: (0..6).map(|at| format!("p{at}")).collect(),
+            geometry: Geometry::new(3, 6).unwrap(),
+            k_floor: 3,
+            window: 4,
+        };
+        let names = Names::new(&world.keys.name);
+        let mut rng = StdRng::seed_from_u64(3);
+        let name = names.claim("p2", INCARNATION, Epoch(9));
+        let sealed = claim.seal(&world.keys.head, &world.keys.identity, ("p2", &name), &mut rng).unwrap();
+        put(&world, &name, sealed).await;
+        let name = names.commit("p2", INCARNATION, Counter(0), Attempt(0));
+        let context = diaspore_block::shard::header_context(
+            world.keys.deployment,
+            &diaspore_block::name::ShardAddress {
+                provider: "p2",
+                kind: diaspore_block::manifest::BlockKind::Commit,
+                incarnation: INCARNATION,
+                counter: Counter(0),
+                attempt: Attempt(0),
+            },
+            &name,
+        );
+        let mut plain = [0; HEADER_LEN - PREFIX_LEN - TAG_LEN];
+        plain[0] = 2;
+        let mut object = seal_object(world.keys.header.expose(), Salt::draw(&mut rng), &context, &plain).unwrap();
+        object.resize(4096, 0);
+        put(&world, &name, object).await;
+        refused(&mut world, &disk).await;
+    }
 }
