@@ -17,6 +17,8 @@ use std::path::Path;
 
 const SIZE: usize = 256 << 20;
 const MULTIPLIER: u32 = 0x9e37_79b1;
+type Cut = Box<dyn Fn(&[u8]) -> Vec<(usize, usize)>>;
+
 const ADDEND: u32 = 0x1234_5677;
 
 fn cpu_ns() -> u64 {
@@ -40,9 +42,9 @@ fn gather(folder: &Path, out: &mut Vec<u8>) {
             continue;
         }
         if path.is_dir() {
-            gather(&path, out)
+            gather(&path, out);
         } else if let Ok(b) = std::fs::read(&path) {
-            out.extend_from_slice(&b)
+            out.extend_from_slice(&b);
         }
     }
 }
@@ -73,7 +75,6 @@ fn main() {
     gather(Path::new(&folder), &mut sources);
     sources.truncate(SIZE);
     let random = random(SIZE);
-    type Cut = Box<dyn Fn(&[u8]) -> Vec<(usize, usize)>>;
     let k = 1024;
     let rows: Vec<(&str, Cut)> = vec![
         ("fastcdc 5  64K/256K/1M level1", Box::new(move |d| fastcdc(d, 64 * k, 256 * k, k * k, fast::Normalization::Level1))),
@@ -97,7 +98,7 @@ fn main() {
                     cpu_ns() - t
                 })
                 .collect();
-            costs.sort();
+            costs.sort_unstable();
             let chunks = cut(data);
             let known: HashSet<[u8; 32]> = chunks.iter().map(|&(o, l)| *blake3::hash(&data[o..o + l]).as_bytes()).collect();
             let again = |copy: &[u8]| {

@@ -8,12 +8,14 @@ pub(crate) mod condition;
 pub(crate) mod flight;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use diaspore_block::id::{BucketId, Seq, VersionId};
 use diaspore_block::record::{self, BlobDeleted, BlobPut, Outcome, Private};
 use diaspore_ledger::{BlobEntry, BucketEntry, IdempotencyEntry, ListItem, ListQuery};
 use diaspore_policy::AckClass;
 use rand::Rng;
+use tokio::sync::Semaphore;
 
 use crate::api::{
     BlobInfo, BodyStream, Caller, Class, ETag, Error, ErrorKind, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage, Precondition,
@@ -27,25 +29,37 @@ use crate::namespace::{self, local, view};
 use crate::read;
 use crate::read::pace::Pace;
 use crate::shared::{Meters, Shared};
-use crate::upload::{Purpose, Received, Upload};
+use crate::upload::{Purpose, Received, Shipment, Upload};
 use condition::{check_key, check_options, check_precondition, resolve_range};
 use flight::Flights;
 
 /// Entries of one page of a listing.
 const MAX_PAGE: usize = 1000;
 
+/// Longest wait for earlier blocks to settle.
+const SETTLE_PATIENCE: Duration = Duration::from_mins(2);
+/// Uploads whose bodies are buffered at once, 2 MiB each; more of them wait with their first bytes.
+const WINDOWS: usize = 24;
+
 /// What the data path keeps between requests.
 #[derive(Debug)]
 pub(crate) struct DataPath {
     pub(crate) cache: ChunkCache,
     pub(crate) pace: Pace,
+    /// One permit per upload that holds more than a few bytes of its body.
+    pub(crate) windows: Arc<Semaphore>,
     flights: Flights,
 }
 
 impl DataPath {
     /// Nothing cached, nothing known about anybody's pace.
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { cache: ChunkCache::new(limits.cache_bytes), pace: Pace::default(), flights: Flights::default() }
+        Self {
+            cache: ChunkCache::new(limits.cache_bytes),
+            pace: Pace::default(),
+            windows: Arc::new(Semaphore::new(WINDOWS)),
+            flights: Flights::default(),
+        }
     }
 }
 
@@ -101,8 +115,7 @@ pub(crate) async fn put(
         content,
         idempotency,
     };
-    let (mut records, mut bulk) = shipment.map(crate::upload::Shipment::into_records).unwrap_or_default();
-    bulk.extend(unsettled);
+    let (mut records, bulk, recorded) = shipment.map(Shipment::into_records).unwrap_or_default();
     records.push(NewRecord {
         tenant: caller.tenant,
         principal: caller.principal,
@@ -114,6 +127,9 @@ pub(crate) async fn put(
     let request = CommitRequest { records, chunks: small, class, bulk, hold: Box::new((guard, flight)) };
     let Committed { seq, geometry: commit_geometry } = shared.committer.submit(request).await?;
     Meters::bump(&shared.meters.puts);
+    if class == Class::Full {
+        settled(shared, recorded.into_iter().chain(unsettled)).await?;
+    }
     let (k, n) = commit_geometry;
     let entry = view(shared)?.blob(row.id, key).map_err(local)?.filter(|entry| entry.version == version);
     let modified = entry.map_or_else(|| shared.clock.now(), |entry| entry.modified);
@@ -174,15 +190,7 @@ pub(crate) async fn get(
     let (row, entry) = find(shared, caller, bucket, key, options.version)?;
     let range = resolve_range(options.range, entry.size)?;
     Meters::bump(&shared.meters.gets);
-    let body = match read::open(shared, row.id, &entry.content, range.clone()).await {
-        Ok(body) => body,
-        Err(error) => {
-            if error.kind == ErrorKind::DataUnavailable {
-                Meters::bump(&shared.meters.failed_reads);
-            }
-            return Err(error);
-        }
-    };
+    let body = read::open(shared, row.id, &entry.content, range.clone()).await?;
     shared.audit.note(Event::BlobRead {
         tenant: caller.tenant,
         principal: caller.principal,
@@ -321,6 +329,18 @@ fn record_class(class: Class) -> record::Class {
         Class::Quorum => record::Class::Quorum,
         Class::Full => record::Class::Full,
     }
+}
+
+/// Waits for blocks that earlier commits brought and that a `full` answer rests on too.
+async fn settled(shared: &Shared, seqs: impl Iterator<Item = Seq>) -> Result<(), Error> {
+    let all = async {
+        for seq in seqs {
+            shared.settlement.wait(seq).await;
+        }
+    };
+    tokio::time::timeout(SETTLE_PATIENCE, all)
+        .await
+        .map_err(|_| Error::new(ErrorKind::OutcomeUnknown, "stored at quorum, not yet at full: ask again with the same Idempotency-Key"))
 }
 
 fn unknown_key() -> Error {

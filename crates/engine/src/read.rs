@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::api::{BlobStream, Error, ErrorKind};
 use crate::namespace::{local, view};
-use crate::shared::Shared;
+use crate::shared::{Meters, Shared};
 use open::{Opened, damaged, fetch_unit};
 use unit::{FIRST_UNIT_BYTES, Item, UNIT_BYTES, Unit};
 use walk::{Piece, Step, Walker};
@@ -55,9 +55,13 @@ pub(crate) async fn open(shared: &Arc<Shared>, bucket: BucketId, content: &Conte
         Ok::<_, Error>(job.map(|job| (job, planner)))
     });
     let pieces = jobs.map(|job| async { Box::pin(job?.run()).await }).buffered(AHEAD + 1).map_ok(Done::into_stream).try_flatten();
-    let mut pieces = Box::pin(pieces.scan(false, |failed, piece| {
+    let watcher = Arc::clone(shared);
+    let mut pieces = Box::pin(pieces.scan(false, move |failed, piece| {
         let end = *failed;
         *failed = piece.is_err();
+        if !end && piece.as_ref().is_err_and(|error| error.kind == ErrorKind::DataUnavailable) {
+            Meters::bump(&watcher.meters.failed_reads);
+        }
         ready((!end).then_some(piece))
     }));
     match pieces.next().await {

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use diaspore_block::id::{BlockId, BucketId, ChunkId};
+use diaspore_block::id::{BucketId, ChunkId, Seq};
 use diaspore_block::key::ChunkHasher;
 use diaspore_block::record::{ChunkRef, Content, Encoding};
 use diaspore_block::{BlockError, compress};
@@ -35,6 +35,8 @@ pub(crate) use ship::Shipment;
 pub(crate) const SMALL_BYTES: u64 = 1 << 20;
 /// Chunk ids of one upload remembered for deduplication against itself; beyond it only the ledger is asked.
 const REMEMBERED_CHUNKS: usize = 1 << 16;
+/// Bytes of a body that may be held without a place among the buffered uploads.
+const UNCOUNTED_BYTES: u64 = 256 * 1024;
 /// Work on fewer bytes stays on the worker thread: handing it over would cost more.
 const INLINE_BYTES: usize = 64 * 1024;
 
@@ -59,8 +61,8 @@ pub(crate) struct Received {
     pub(crate) small: Vec<SmallChunk>,
     /// Blocks of its own.
     pub(crate) shipment: Option<Shipment>,
-    /// Blocks of others that it shares chunks with and that are not settled.
-    pub(crate) unsettled: Vec<BlockId>,
+    /// Sequences whose blocks it shares chunks with and that are not settled.
+    pub(crate) unsettled: Vec<Seq>,
     /// k, n and whether that is less than the policy wants, when there are blocks of its own.
     pub(crate) geometry: Option<(u8, u8, bool)>,
 }
@@ -87,7 +89,7 @@ struct Desk {
     parked: VecDeque<Ready>,
     sink: Sink,
     shipping: Option<Shipping>,
-    unsettled: BTreeSet<BlockId>,
+    unsettled: BTreeSet<Seq>,
     geometry: Option<(u8, u8, bool)>,
 }
 
@@ -152,6 +154,7 @@ impl Upload {
     /// # Errors
     /// `Aborted`, `TooLarge`, `DigestMismatch` for the body; `TooFewDomains`, `NotAccepted` for the storing.
     pub(crate) async fn receive(mut self, mut body: BodyStream, options: &PutOptions) -> Result<Received, Error> {
+        let mut window = None;
         while let Some(piece) = body.next().await {
             let mut piece = piece.map_err(|error| refused(&error))?;
             self.size += piece.len() as u64;
@@ -160,6 +163,10 @@ impl Upload {
             }
             if let Some(sha256) = &mut self.sha256 {
                 on_cpu(piece.len(), || sha256.update(&piece));
+            }
+            if window.is_none() && self.size > UNCOUNTED_BYTES {
+                let closed = |_| Error::new(ErrorKind::NotAccepted, "the service is shutting down; nothing was accepted");
+                window = Some(Arc::clone(&self.desk.shared.data.windows).acquire_owned().await.map_err(closed)?);
             }
             while !piece.is_empty() {
                 let taken = self.chunker.push(&piece);
@@ -178,6 +185,7 @@ impl Upload {
         }
         self.chunker.end();
         self.drain().await?;
+        drop((self.chunker, window));
         self.desk.finish(self.size, sha256).await
     }
 
@@ -279,7 +287,7 @@ impl Desk {
                 return Ok(false);
             }
             if self.purpose == Purpose::Store(Class::Full) {
-                self.unsettled.insert(place.block);
+                self.unsettled.insert(block.seq);
             }
         }
         Ok(true)

@@ -283,3 +283,17 @@ async fn a_chunked_body_may_come_in_any_pieces() {
     assert_eq!(first.blob.size, second.blob.size);
     assert!(fx.read(b"two").await.unwrap() == data);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_answer_means_that_every_shard_is_stored() {
+    // Long enough that blocks are recorded in batches before the blob itself.
+    let fx = Fixture::start(5).await;
+    let data = random(210 * MIB, 15);
+    let full = || PutOptions { class: Some(Class::Full), ..PutOptions::default() };
+    fx.put_with(b"long", &data, full()).await.unwrap();
+    assert_eq!(fx.engine.status().unsettled_blocks, 0);
+    fx.settle().await;
+    fx.put_with(b"copy", &data, full()).await.unwrap();
+    let tail = fx.range(b"copy", ByteRange::Suffix { length: 3 * MIB as u64 }).await.unwrap();
+    assert!(tail == data[data.len() - 3 * MIB..]);
+}

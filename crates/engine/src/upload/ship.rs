@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use diaspore_block::id::BlockId;
+use diaspore_block::id::{BlockId, Seq};
 use diaspore_block::record::{BulkAdded, Private};
 use diaspore_block::record::{Class as RecordClass, Outcome};
 use futures::StreamExt;
@@ -23,20 +23,23 @@ use crate::world::cpu;
 /// Blocks recorded together while an upload goes on.
 const BATCH_BLOCKS: usize = 16;
 
-/// What left with an upload: records still to be committed, and the names of all blocks.
+/// What left with an upload: records still to be committed, and where the others are.
 #[derive(Debug)]
 pub(crate) struct Shipment {
     shared: Arc<Shared>,
     caller: Caller,
     added: Vec<BulkAdded>,
-    blocks: Vec<BlockId>,
+    /// Sequences that recorded earlier blocks of this upload.
+    recorded: Vec<Seq>,
 }
 
 impl Shipment {
-    /// Takes the records over into a commit that names them; the blocks are those that it depends on.
-    pub(crate) fn into_records(mut self) -> (Vec<NewRecord>, Vec<BlockId>) {
-        let records = std::mem::take(&mut self.added).into_iter().map(|added| record(&self.caller, added)).collect();
-        (records, std::mem::take(&mut self.blocks))
+    /// Takes the records over into a commit: the records, the blocks they bring, and the sequences that brought the others.
+    pub(crate) fn into_records(mut self) -> (Vec<NewRecord>, Vec<BlockId>, Vec<Seq>) {
+        let added = std::mem::take(&mut self.added);
+        let blocks = added.iter().map(|added| added.block).collect();
+        let records = added.into_iter().map(|added| record(&self.caller, added)).collect();
+        (records, blocks, std::mem::take(&mut self.recorded))
     }
 }
 
@@ -101,7 +104,7 @@ async fn watch(
     mut blocks: mpsc::UnboundedReceiver<Box<Packer>>,
     failed: Arc<AtomicBool>,
 ) -> Result<Shipment, Error> {
-    let mut shipment = Shipment { shared: Arc::clone(&shared), caller: caller.clone(), added: Vec::new(), blocks: Vec::new() };
+    let mut shipment = Shipment { shared: Arc::clone(&shared), caller: caller.clone(), added: Vec::new(), recorded: Vec::new() };
     let mut on_their_way = FuturesUnordered::new();
     let mut first_error = None;
     let mut open = true;
@@ -126,10 +129,12 @@ async fn watch(
         let mut problem = None;
         match outcome {
             Some(Ok(added)) => {
-                shipment.blocks.push(added.block);
                 shipment.added.push(added);
                 if shipment.added.len() >= BATCH_BLOCKS {
-                    problem = commit(&shared, &caller, std::mem::take(&mut shipment.added)).await.err();
+                    match commit(&shared, &caller, std::mem::take(&mut shipment.added)).await {
+                        Ok(seq) => shipment.recorded.push(seq),
+                        Err(error) => problem = Some(error),
+                    }
                 }
             }
             Some(Err(error)) => problem = Some(error),
@@ -150,11 +155,18 @@ async fn quorum(mut handle: BulkHandle) -> Result<BulkAdded, Error> {
     handle.quorum().await
 }
 
-async fn commit(shared: &Arc<Shared>, caller: &Caller, added: Vec<BulkAdded>) -> Result<(), Error> {
+async fn commit(shared: &Arc<Shared>, caller: &Caller, added: Vec<BulkAdded>) -> Result<Seq, Error> {
     let bulk = added.iter().map(|added| added.block).collect();
     let records = added.into_iter().map(|added| record(caller, added)).collect();
     let request = CommitRequest { records, chunks: Vec::new(), class: Class::Quorum, bulk, hold: Box::new(()) };
-    shared.committer.submit(request).await.map(|_| ())
+    match shared.committer.submit(request).await {
+        Ok(committed) => Ok(committed.seq),
+        // Whatever becomes of these records, the blob itself was never handed in.
+        Err(error) if error.kind == ErrorKind::OutcomeUnknown => {
+            Err(Error::caused(ErrorKind::NotAccepted, "earlier parts of the upload could not be recorded; nothing was accepted", error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn record(caller: &Caller, added: BulkAdded) -> NewRecord {
