@@ -39,6 +39,11 @@ fn context(seal_type: SealType, deployment: DeploymentId, address: &ShardAddress
         .field(&[address.attempt.0, u8::from(address.kind.has_records())])
 }
 
+/// What the header of a shard at this place is sealed for; the same in every version of the format.
+pub fn header_context(deployment: DeploymentId, address: &ShardAddress<'_>, name: &ObjectName) -> Context {
+    context(SealType::ShardHeader, deployment, address, name)
+}
+
 pub(crate) fn seal_header(
     header: &ShardHeader,
     index: u8,

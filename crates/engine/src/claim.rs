@@ -151,10 +151,15 @@ async fn open(ground: &Ground, provider: &ProviderId, name: &ObjectName) -> Opti
     let sealed = ground.fleet.get(provider, name.as_str(), None, max, deadline).await.ok()?;
     let place = (provider.as_str(), name);
     let opened = Claim::open(&ground.keys.head, &ground.keys.identity.public(), ground.deployment(), place, &sealed);
-    if opened.is_err() {
-        ground.fleet.report_lie(provider, "a claim that does not open");
+    match opened {
+        Ok(claim) => Some(claim),
+        Err(error) => {
+            if ground.unjudged.are_wrong("a claim", error) {
+                ground.fleet.report_lie(provider, "a claim that does not open");
+            }
+            None
+        }
     }
-    opened.ok()
 }
 
 /// Puts our claim on every provider. Gives the domains that acknowledged it.

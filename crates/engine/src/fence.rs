@@ -60,6 +60,9 @@ impl Fence {
         if let Some(higher) = survey.ranks.iter().filter(|rank| **rank > self.rank).max() {
             return Check::Lost(format!("epoch {} of incarnation {} is newer than our epoch {}", higher.0, higher.1, self.rank.0));
         }
+        if let Err(newer) = ground.unjudged.check() {
+            return Check::Lost(newer.message);
+        }
         if survey.answered.len() < self.quorum {
             return Check::Unknown;
         }

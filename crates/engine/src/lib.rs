@@ -31,6 +31,7 @@ mod settle;
 mod shards;
 mod shared;
 mod status;
+mod unjudged;
 mod upload;
 
 pub use audit::AuditLine;

@@ -28,6 +28,7 @@ use crate::namespace::local;
 use crate::scatter::{commit_geometry, full_geometry};
 use crate::settle;
 use crate::shared::{Ground, Meters, Shared, Stage, StageCell, Writer};
+use crate::unjudged::Unjudged;
 use crate::world::{Clock, Entropy, cpu};
 use chain::{Chain, Local, refused};
 use position::Evidence;
@@ -44,7 +45,7 @@ pub(crate) async fn start(
 ) -> Result<Arc<Shared>, Error> {
     let names = Names::new(&keys.name);
     let (meters, audit) = (Meters::default(), AuditQueue::default());
-    let ground = Ground { config, keys, names, fleet, ledger, clock, entropy, meters, audit };
+    let ground = Ground { config, keys, names, fleet, ledger, clock, entropy, meters, audit, unjudged: Unjudged::default() };
     if ground.config.mode == Mode::ReadOnly {
         return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
     }
@@ -104,6 +105,7 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
         )
     })?;
     let before = book.survey(ground, None).await;
+    ground.unjudged.check()?;
     if before.answered.len() < quorum {
         return Ok(Err(too_few("listed their claims", before.answered.len(), quorum)));
     }
@@ -132,6 +134,7 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     }
     wait_out_leases(ground, &book, &predecessors).await;
     let after = book.survey(ground, Some(&acknowledged)).await;
+    ground.unjudged.check()?;
     if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
         return Err(refused(format!(
             "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
@@ -176,6 +179,7 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
     check_forks(&ground, &chain, &end)?;
+    ground.unjudged.check()?;
     if let Err(few) = commit_geometry(&ground) {
         return too_few_to_decide(ground, &end, &few);
     }

@@ -30,7 +30,7 @@ pub(crate) enum Look {
     Seen(Box<Sighting>),
     /// An answer without a shard: absent, or bytes that are not one.
     Without,
-    /// No answer.
+    /// No answer, or one that this build cannot judge: see [`crate::unjudged`].
     Silent,
 }
 
@@ -93,10 +93,11 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
         (Ok((header, cells)), Some(spec)) => {
             Look::Seen(Box::new(Sighting { provider: provider.clone(), domain: spec.domain.clone(), header, cells }))
         }
-        (Err(_), _) => {
+        (Err(error), _) if ground.unjudged.are_wrong("a shard", error.clone()) => {
             wrong(ground, provider, "a shard that does not verify");
             Look::Without
         }
+        (Err(_), _) => Look::Silent,
         (Ok(_), None) => Look::Silent,
     }
 }

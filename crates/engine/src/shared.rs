@@ -23,6 +23,7 @@ use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
 use crate::namespace::KeyLocks;
 use crate::settle::Settlement;
+use crate::unjudged::Unjudged;
 use crate::world::{Clock, Draw, Entropy};
 
 /// What exists before anybody may write: the start and its reads work on this alone.
@@ -36,6 +37,8 @@ pub(crate) struct Ground {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) meters: Meters,
     pub(crate) audit: AuditQueue,
+    /// What this build met at a provider and cannot judge.
+    pub(crate) unjudged: Unjudged,
 }
 
 impl Ground {
