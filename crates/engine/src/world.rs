@@ -68,17 +68,12 @@ pub trait Entropy: Send + Sync + fmt::Debug {
     fn draw(&self, dst: &mut [u8]);
 }
 
-/// The operating system's generator.
-pub struct SystemEntropy {
-    /// Used only if the operating system's generator stops answering after it answered once.
-    reserve: Mutex<StdRng>,
-}
-
-impl fmt::Debug for SystemEntropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SystemEntropy")
-    }
-}
+/// The operating system's generator, and nothing beside it.
+///
+/// There is no reserve in user space: two clones of a virtual machine would go on with one state, draw the same salts, and with
+/// them the same AES keys and nonces for different bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemEntropy(());
 
 impl SystemEntropy {
     /// Checks that the generator answers.
@@ -86,14 +81,18 @@ impl SystemEntropy {
     /// # Errors
     /// When it does not: nothing may be sealed then, so the service must not start.
     pub fn new() -> Result<Self, rand::rngs::SysError> {
-        Ok(Self { reserve: Mutex::new(StdRng::try_from_rng(&mut SysRng)?) })
+        SysRng.try_fill_bytes(&mut [0; 32])?;
+        Ok(Self(()))
     }
 }
 
 impl Entropy for SystemEntropy {
     fn draw(&self, dst: &mut [u8]) {
-        if SysRng.try_fill_bytes(dst).is_err() {
-            fill_locked(&self.reserve, dst);
+        if let Err(error) = SysRng.try_fill_bytes(dst) {
+            tracing::error!(%error, "the operating system's random generator failed; the process ends, since nothing may be sealed without it");
+            // A panic could be caught by the runtime, and the bytes behind `dst` used as they are. Whatever was acknowledged is
+            // journalled and reconciled at the next start, as after any crash.
+            std::process::abort();
         }
     }
 }
