@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use diaspore_block::id::TenantId;
-use diaspore_block::key::{Keyring, MasterKey, TenantKeys};
+use diaspore_block::key::{Keyring, KeyringPlace, MasterKey, TenantKeys};
 use diaspore_block::seal::Salt;
 use diaspore_engine::world::{Draw, SystemEntropy};
 use diaspore_policy::{AccountConfig, Catalogue, ProviderId};
@@ -205,8 +205,7 @@ fn prepare_keyring(home: &Home, master: &MasterKey) -> Outcome<String> {
     } else {
         let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
         let keyring = new_keyring(&entropy);
-        let sealed = keyring.seal(master, Salt::draw(&mut Draw(&entropy))).explain(|| "cannot seal the keyring".to_owned())?;
-        secret::create_private(&home.keyring(), &sealed)?;
+        secret::create_private(&home.keyring(), &seal_keyring(master, &keyring, &entropy)?)?;
         keyring
     };
     publish_log_key(home, &keyring)
@@ -225,6 +224,13 @@ pub(crate) fn new_keyring(entropy: &SystemEntropy) -> Keyring {
     keyring
 }
 
+/// The keyring as the disk keeps it.
+pub(crate) fn seal_keyring(master: &MasterKey, keyring: &Keyring, entropy: &SystemEntropy) -> Outcome<Vec<u8>> {
+    keyring
+        .seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy)))
+        .explain(|| "cannot seal the keyring".to_owned())
+}
+
 /// Opens the keyring on the disk.
 pub(crate) fn open_keyring(home: &Home, master: &MasterKey) -> Outcome<Keyring> {
     let path = home.keyring();
@@ -234,7 +240,7 @@ pub(crate) fn open_keyring(home: &Home, master: &MasterKey) -> Outcome<Keyring> 
             .hint("a lost disk: metanode storage distributed recover"));
     }
     let sealed = std::fs::read(&path).explain(|| format!("cannot read {}", path.display()))?;
-    Keyring::open(master, &sealed).map_err(|error| {
+    Keyring::open(master, &KeyringPlace::OwnDisk, &sealed).map_err(|error| {
         Failure::new(Exit::Refused, format!("the master key does not open {}: {error}", path.display()))
             .hint("this is another deployment's master key, or the keyring is damaged")
             .hint("with the right key, metanode storage distributed recover fetches the keyring from the providers")

@@ -280,9 +280,9 @@ fn latencies(report: &mut Report, well: Vec<f64>, hurt: Vec<f64>) {
         times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
     };
     (report.first_byte_p50_ms, report.first_byte_p99_ms) = (at(&well, 50), at(&well, 99));
-    // Against the same percentile of healthy reads: what the losses add, not what a slow read costs anyway.
+    // Against the healthy median: the most that a loss can be said to add.
     report.failover_p50_ms = (at(&hurt, 50) - at(&well, 50)).max(0.0);
-    report.failover_p99_ms = (at(&hurt, 99) - at(&well, 99)).max(0.0);
+    report.failover_p99_ms = (at(&hurt, 99) - at(&well, 50)).max(0.0);
 }
 
 /// Downloads everything and compares it with the files. Differences are told, up to a few.

@@ -132,10 +132,14 @@ pub(crate) fn connect(specs: &[ProviderSpec], credentials: &Credentials) -> Outc
 /// The keyring as the providers hold it, written to the disk.
 pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
     let fleet = connect(&parts.specs, &parts.credentials)?;
-    let (keyring, sealed) = Engine::find_keyring(&parts.master, &fleet).await.map_err(|error| {
+    let found = Engine::find_keyring(&parts.master, &fleet).await.map_err(|error| {
         engine_failure(error).hint("the master key must be this deployment's, and one provider that holds the keyring must answer")
     })?;
-    secret::replace_private(&parts.home.keyring(), &sealed)?;
+    let keyring = found.ok_or_else(|| {
+        Failure::new(Exit::Refused, "no provider holds a keyring for this master key")
+            .hint("check that it is the right key file, and that these are the right accounts, buckets and prefixes")
+    })?;
+    secret::replace_private(&parts.home.keyring(), &init::seal_keyring(&parts.master, &keyring, entropy()?)?)?;
     init::publish_log_key(&parts.home, &keyring)?;
     Ok(keyring)
 }
@@ -161,21 +165,24 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     Ok(Running { engine, fatal })
 }
 
-/// Puts the keyring of a new deployment on the providers, unless an earlier try already did.
+/// Puts the keyring of a new deployment on the providers, as far as an earlier try did not.
 ///
-/// Looks first: planting over another deployment's keyring would make that one unrecoverable where a provider lets names be overwritten.
+/// Looks first, and goes on only when every provider has answered: planting over another deployment's keyring would make that one
+/// unrecoverable where a provider lets names be overwritten.
 async fn plant(parts: &Parts, keyring: &Keyring, fleet: &Fleet) -> Outcome {
-    let sealed = match Engine::find_keyring(&parts.master, fleet).await {
-        Ok((found, sealed)) if found.deployment == keyring.deployment => sealed,
-        Ok(_) => {
-            return Err(Failure::new(Exit::Refused, "the providers already hold another deployment under this master key")
-                .hint("its disk is lost: metanode storage distributed recover")
-                .hint("to begin anew beside it: another master key, and other buckets or prefixes"));
-        }
-        Err(_) => Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?).await.map_err(|error| {
-            engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
-        })?,
-    };
+    let found = Engine::find_keyring(&parts.master, fleet).await.map_err(|error| {
+        engine_failure(error)
+            .hint("a new deployment begins only when every provider has said that it holds no keyring under this master key")
+            .hint("metanode storage providers configure --test shows which provider refuses and why")
+    })?;
+    if found.is_some_and(|found| found.deployment != keyring.deployment) {
+        return Err(Failure::new(Exit::Refused, "the providers already hold another deployment under this master key")
+            .hint("its disk is lost: metanode storage distributed recover")
+            .hint("to begin anew beside it: another master key, and other buckets or prefixes"));
+    }
+    let sealed = Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?).await.map_err(|error| {
+        engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
+    })?;
     secret::replace_private(&parts.home.keyring(), &sealed)
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Report {
     /// First byte of a download, all providers well.
     pub(super) first_byte_p50_ms: f64,
     pub(super) first_byte_p99_ms: f64,
-    /// What the losses add to that.
+    /// First byte with the losses, less the healthy median.
     pub(super) failover_p50_ms: f64,
     pub(super) failover_p99_ms: f64,
     pub(super) audit_entries: u64,
