@@ -46,15 +46,21 @@ impl Engine {
         Ok(Self { shared })
     }
 
-    /// Finds the newest keyring that opens with `master` at any provider: the keyring and its sealed bytes.
-    pub async fn find_keyring(master: &MasterKey, fleet: &Fleet) -> Result<(Keyring, Vec<u8>), Error> {
+    /// Finds the newest keyring that opens with `master` at any provider; `None` when every provider answered that it has none.
+    ///
+    /// # Errors
+    /// `RefusedState` when none was found and a provider did not answer or holds bytes that do not open, when two keyrings of one
+    /// version differ, and when a newer version of this software wrote one.
+    pub async fn find_keyring(master: &MasterKey, fleet: &Fleet) -> Result<Option<Keyring>, Error> {
         keyring::find(master, fleet).await
     }
 
-    /// Puts a keyring, write-once under its version, on every provider. Returns the sealed bytes for the local copy.
+    /// Puts a keyring, write-once under its version, on every provider that has none of that version. Returns the sealed bytes for
+    /// the local copy.
     ///
     /// # Errors
-    /// When fewer providers than a claim quorum hold it afterwards.
+    /// `RefusedState` when a provider holds another keyring of that version; `TooFewDomains` when fewer providers than a claim
+    /// quorum hold it afterwards.
     pub async fn plant_keyring(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
         keyring::plant(master, keyring, fleet, entropy).await
     }
@@ -201,10 +207,14 @@ impl Engine {
         self.shared.keys.identity.public()
     }
 
-    /// Ends without a word, as a crash would.
-    #[cfg(test)]
-    pub(crate) fn abandon(&self) {
-        self.shared.close();
+    /// Ends without a word, as a crash would: every task of this engine is aborted where it stands.
+    pub fn abort(&self) {
+        self.shared.abort();
+    }
+
+    /// Why mutations are refused at present, for `status` and the operator's log; `None` while the engine serves everything.
+    pub fn why_read_only(&self) -> Option<String> {
+        self.shared.check_writable().err().map(|refusal| refusal.message)
     }
 
     /// Stops taking work, waits for what was accepted, notes the stop in the log and ends background work.

@@ -146,7 +146,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, coded: Arc<Coded>, purpose: Purpose, b
         grace_ends: None,
         _budget: budget,
     };
-    tokio::spawn(task.run());
+    shared.spawn(task.run());
     ScatterHandle(handle)
 }
 

@@ -97,8 +97,7 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
             wrong(ground, provider, "a shard that does not verify");
             Look::Without
         }
-        (Err(_), _) => Look::Silent,
-        (Ok(_), None) => Look::Silent,
+        (Err(_), _) | (Ok(_), None) => Look::Silent,
     }
 }
 

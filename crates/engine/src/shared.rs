@@ -13,6 +13,7 @@ use diaspore_block::name::Names;
 use diaspore_ledger::Ledger;
 use diaspore_provider::Fleet;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Error, ErrorKind};
@@ -158,6 +159,8 @@ pub(crate) struct Shared {
     /// Background tasks end when it turns true.
     pub(crate) closing: watch::Sender<bool>,
     tasks: TaskTracker,
+    /// What to abort; none once the engine was aborted.
+    running: Mutex<Option<Vec<AbortHandle>>>,
     started: tokio::time::Instant,
 }
 
@@ -194,6 +197,7 @@ impl Shared {
             stage,
             closing: watch::Sender::new(false),
             tasks: TaskTracker::new(),
+            running: Mutex::new(Some(Vec::new())),
             started: tokio::time::Instant::now(),
         }
     }
@@ -204,7 +208,21 @@ impl Shared {
 
     /// Runs a task of this engine; shutting down waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.tasks.spawn(task));
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(handles) = running.as_mut() else { return };
+        if handles.len() >= 64 && handles.len().is_power_of_two() {
+            handles.retain(|handle| !handle.is_finished());
+        }
+        handles.push(self.tasks.spawn(task).abort_handle());
+    }
+
+    /// Ends every task of this engine where it stands and starts none any more: what a crash does.
+    pub(crate) fn abort(&self) {
+        self.stage.set(Stage::Closed);
+        let handles = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for handle in handles.into_iter().flatten() {
+            handle.abort();
+        }
     }
 
     /// Waits, at most for `limit`, until no task of this engine runs.

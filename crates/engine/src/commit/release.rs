@@ -143,7 +143,7 @@ impl Releaser {
             Class::Quorum => send(answer, Ok(committed)),
             Class::Full => {
                 let shared = Arc::clone(&self.shared);
-                tokio::spawn(async move {
+                self.shared.spawn(async move {
                     let mut closing = shared.closing.subscribe();
                     let outcome = tokio::select! {
                         biased;

@@ -109,8 +109,7 @@ impl Settlement {
         let Some(open) = state.open.get_mut(&block) else { return };
         open.stored.entry(shard).or_insert_with(|| provider.clone());
         if open.is_complete() {
-            let seq = open.seq;
-            settle_seq(&mut state, seq, block);
+            settle_seq(&mut state, block);
         }
         drop(state);
         self.announce();
@@ -121,7 +120,8 @@ impl Settlement {
         let mut state = self.state();
         for block in blocks {
             let Some(open) = state.open.get_mut(block) else { continue };
-            open.seq = Some(seq);
+            // The first sequence that brings a block is the one whose application makes it known; later ones only wait for it.
+            open.seq.get_or_insert(seq);
             if !open.is_complete() {
                 state.waiting.entry(seq).or_default().insert(*block);
             }
@@ -241,13 +241,9 @@ impl Settlement {
     }
 }
 
-fn settle_seq(state: &mut State, seq: Option<Seq>, block: BlockId) {
-    if let Some(seq) = seq
-        && let Some(blocks) = state.waiting.get_mut(&seq)
-    {
+fn settle_seq(state: &mut State, block: BlockId) {
+    state.waiting.retain(|_, blocks| {
         blocks.remove(&block);
-        if blocks.is_empty() {
-            state.waiting.remove(&seq);
-        }
-    }
+        !blocks.is_empty()
+    });
 }
