@@ -16,7 +16,10 @@ fn main() -> ExitCode {
         Ok(report) => {
             report.lines.iter().for_each(|line| println!("{line}"));
             let trace: String = report.trace.iter().map(|byte| format!("{byte:02x}")).collect();
-            println!("{:?}: {} acknowledged, {} reads, {} starts, trace {trace}", report.scenario, report.acknowledged, report.reads, report.starts);
+            println!(
+                "{:?}: {} acknowledged, {} reads, {} starts, trace {trace}",
+                report.scenario, report.acknowledged, report.reads, report.starts
+            );
             ExitCode::SUCCESS
         }
         Err(violation) => {

@@ -178,10 +178,13 @@ class Reader:
 
 
 # ---- Keyring ---------------------------------------------------------------------------------------------------------
-def open_keyring(master, sealed):
-    r = Reader(unseal(master, KEYRING, bytes(16), 16, b"", sealed))
+def open_keyring(master, provider, version, sealed):
+    name = listed_name(expand(master, b"diaspore/v1/keyring-names", 32), "keyring", provider, struct.pack(">Q", version))
+    meaning = sha(provider.encode()) + sha(name.encode()) + struct.pack(">Q", version)
+    r = Reader(unseal(master, KEYRING, bytes(16), 16, meaning, sealed))
     need(r.u8() == 1, "keyring version")
     ring = {"deployment": r.id(), "version": r.u64()}
+    need(ring["version"] == version, "version of the keyring")
     for name in ("header", "name", "head", "log", "ledger", "api", "credential", "identity"):
         ring[name] = r.hash()
     ring["tenants"] = {}
@@ -199,11 +202,19 @@ def open_keyring(master, sealed):
 
 
 # ---- Names -----------------------------------------------------------------------------------------------------------
-def shard_name(key, provider, kind, incarnation, counter, attempt):
-    parts = [kind.encode(), provider.encode(), incarnation + struct.pack(">QB", counter, attempt)]
+def name_tag(key, label, provider, position):
+    parts = [label.encode(), provider.encode(), position]
     message = b"diaspore/v1/name\0" + b"".join(struct.pack(">I", len(p)) + p for p in parts)
-    tag = hmac.digest(key, message, "sha256")[:20].hex()
+    return hmac.digest(key, message, "sha256")[:20].hex()
+
+
+def shard_name(key, provider, kind, incarnation, counter, attempt):
+    tag = name_tag(key, kind, provider, incarnation + struct.pack(">QB", counter, attempt))
     return tag[:2] + "/" + tag[2:]
+
+
+def listed_name(key, label, provider, position):
+    return name_tag(key, label + "-prefix", provider, b"")[:16] + "/" + name_tag(key, label, provider, position)
 
 
 # ---- Merkle trees ----------------------------------------------------------------------------------------------------
@@ -446,11 +457,16 @@ class Vectors:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         self.index = json.loads(self.read("vectors.json"))
-        self.ring = open_keyring(bytes.fromhex(self.read(self.index["master_key"]).decode()), self.read(self.index["keyring"]))
+        self.master = bytes.fromhex(self.read(self.index["master_key"]).decode())
+        self.ring = open_keyring(self.master, *self.keyring())
         self.public = bytes.fromhex(self.index["log_public_key"])
 
     def read(self, name):
         return (self.folder / name).read_bytes()
+
+    def keyring(self):
+        of = self.index["keyring"]
+        return of["provider"], of["version"], self.read(of["file"])
 
     def place(self, block, shard):
         place = {"kind": block["kind"], "incarnation": bytes.fromhex(block["incarnation"]), "counter": block["counter"]}
@@ -548,7 +564,10 @@ def check_all(folder):
     for subset in itertools.combinations(range(3), 2):
         need(v.blob(key, subset) == expected, f"blob from shards {subset}")
     expect_refusal("one shard of two", v.blob, key, (1,))
-    expect_refusal("another master key", open_keyring, bytes(32), v.read(v.index["keyring"]))
+    provider, version, sealed = v.keyring()
+    expect_refusal("another master key", open_keyring, bytes(32), provider, version, sealed)
+    expect_refusal("another provider's keyring", open_keyring, v.master, "beta", version, sealed)
+    expect_refusal("another version of the keyring", open_keyring, v.master, provider, version + 1, sealed)
     v.check_checkpoint()
     v.check_seal()
     v.check_code()

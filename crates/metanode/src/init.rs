@@ -2,8 +2,7 @@
 
 use std::str::FromStr;
 
-use diaspore_block::id::TenantId;
-use diaspore_block::key::{Keyring, KeyringPlace, MasterKey, TenantKeys};
+use diaspore_block::key::{Keyring, KeyringPlace, MasterKey};
 use diaspore_block::seal::Salt;
 use diaspore_engine::world::{Draw, SystemEntropy};
 use diaspore_policy::{AccountConfig, Catalogue, ProviderId};
@@ -204,24 +203,11 @@ fn prepare_keyring(home: &Home, master: &MasterKey) -> Outcome<String> {
         open_keyring(home, master)?
     } else {
         let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
-        let keyring = new_keyring(&entropy);
+        let keyring = diaspore_engine::new_keyring(&entropy);
         secret::create_private(&home.keyring(), &seal_keyring(master, &keyring, &entropy)?)?;
         keyring
     };
     publish_log_key(home, &keyring)
-}
-
-/// Tenants that a deployment may name before its keyring needs another version: the service itself never holds the master key.
-const TENANT_SLOTS: usize = 128;
-
-/// A new deployment's keys, with free tenants' keys in store.
-pub(crate) fn new_keyring(entropy: &SystemEntropy) -> Keyring {
-    let mut rng = Draw(entropy);
-    let mut keyring = Keyring::create(&mut rng);
-    for _ in 0..TENANT_SLOTS {
-        keyring.tenants.insert(TenantId::draw(&mut rng), TenantKeys::draw(&mut rng));
-    }
-    keyring
 }
 
 /// The keyring as the disk keeps it.

@@ -74,7 +74,7 @@ async fn story(global: &Global, flags: &Quickstart, scratch: &Path) -> Outcome {
 
     let mut master = zeroize::Zeroizing::new([0_u8; 32]);
     service::entropy()?.draw(master.as_mut_slice());
-    let keyring = init::new_keyring(service::entropy()?);
+    let keyring = diaspore_engine::new_keyring(service::entropy()?);
     let log_key = keyring.identity.public();
     let home = Home::find(Some(&scratch.join("home")), None)?;
     let stage = Stage { home, master: &master, clouds: &clouds, port: flags.port };

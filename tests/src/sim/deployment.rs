@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use diaspore_block::id::{PrincipalId, Timestamp};
 use diaspore_block::key::Keyring;
+use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, Error};
 use diaspore_engine::config::{EngineConfig, Mode};
-use diaspore_engine::world::{Draw, Entropy, RuntimeClock, SeededEntropy};
-use diaspore_engine::Engine;
+use diaspore_engine::world::{Entropy, RuntimeClock, SeededEntropy};
 use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{BuiltInProfiles, Profile, ProviderId, ProviderSpec};
 use diaspore_provider::{Fleet, FleetOptions};
@@ -68,7 +68,7 @@ impl Deployment {
             stores,
             engine: None,
             specs,
-            keys: Arc::new(Keyring::create(&mut Draw(entropy.as_ref()))),
+            keys: Arc::new(diaspore_engine::new_keyring(entropy.as_ref())),
             profile,
             disk: MemoryMedium::new(),
             remembered: MemoryMedium::new(),
@@ -94,7 +94,7 @@ impl Deployment {
         let mut seed = [0; 32];
         self.entropy.draw(&mut seed);
         let salts = Box::new(ChaCha12Rng::from_seed(seed));
-        let ledger = Ledger::open(Arc::new(disk.clone()), &self.keys.ledger, OpenMode::ReadWrite, salts)
+        let ledger = Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, salts)
             .map_err(|error| Error::caused(diaspore_engine::api::ErrorKind::LocalStore, "the simulated disk does not open", error))?;
         let mut config = EngineConfig::new(self.profile.clone());
         config.mode = mode;

@@ -123,15 +123,7 @@ impl Script {
         let mut rng = ChaCha12Rng::seed_from_u64(seed ^ 0x6469_6173_706f_7265);
         let world = Deployment::new(rng.next_u64(), 6, "quickstart")?;
         let liar = rng.random_range(0..world.stores.len());
-        let report = Report {
-            seed,
-            scenario: Scenario::of(seed),
-            trace: [0; 32],
-            acknowledged: 0,
-            reads: 0,
-            starts: 0,
-            lines: Vec::new(),
-        };
+        let report = Report { seed, scenario: Scenario::of(seed), trace: [0; 32], acknowledged: 0, reads: 0, starts: 0, lines: Vec::new() };
         Ok(Self { rng, world, model: Model::default(), report, liar, next_value: seed << 20 })
     }
 
@@ -341,10 +333,13 @@ impl Script {
             return self.model.observed(key, Some(value), false);
         }
         let (start, end) = (usize::try_from(start).map_err(broken)?, usize::try_from(start).map_err(broken)? + bytes.len());
-        let fits = self.model.candidates(key).into_iter().any(|value| {
-            value.len as u64 == size && value.bytes().get(start..end) == Some(bytes)
-        });
-        if fits { Ok(()) } else { Err(Violation(format!("a range of {} is no part of anything written there", String::from_utf8_lossy(key)))) }
+        let fits =
+            self.model.candidates(key).into_iter().any(|value| value.len as u64 == size && value.bytes().get(start..end) == Some(bytes));
+        if fits {
+            Ok(())
+        } else {
+            Err(Violation(format!("a range of {} is no part of anything written there", String::from_utf8_lossy(key))))
+        }
     }
 
     fn calm_answer(&self, answer: Option<Answer>) -> Result<(), Violation> {
@@ -363,7 +358,11 @@ impl Script {
             Scenario::OneLiar => matches!(error.kind, ErrorKind::NotAccepted | ErrorKind::OutcomeUnknown | ErrorKind::TooFewDomains),
             Scenario::Crashes | Scenario::Takeover => false,
         };
-        if excused { Ok(()) } else { Err(Violation(format!("refused without a reason in this scenario: {:?} {error}{source}", error.kind))) }
+        if excused {
+            Ok(())
+        } else {
+            Err(Violation(format!("refused without a reason in this scenario: {:?} {error}{source}", error.kind)))
+        }
     }
 
     fn fate(&mut self) -> DiskFate {
@@ -406,7 +405,9 @@ impl Script {
                 store.land_all();
             }
             self.world.crash(DiskFate::Kept);
-            Box::pin(self.world.start(false)).await.map_err(|error| Violation(format!("refused with all providers back: {error}; before: {excuse}")))?;
+            Box::pin(self.world.start(false))
+                .await
+                .map_err(|error| Violation(format!("refused with all providers back: {error}; before: {excuse}")))?;
             let state = self.engine()?.status().state;
             if state != "active" {
                 return Err(Violation(format!("{state} with all providers back; before: {excuse}")));
@@ -524,7 +525,8 @@ impl Script {
         self.read_everything(caller, true).await?;
         self.listing(caller).await?;
         // A liar's dropped writes are found by scrubbing, which this version does not have: what it holds counts as lost already.
-        let settled = self.engine()?.settle_wait(Duration::from_secs(300)).await.map_err(|error| Violation(format!("cannot settle: {error}")))?;
+        let settled =
+            self.engine()?.settle_wait(Duration::from_secs(300)).await.map_err(|error| Violation(format!("cannot settle: {error}")))?;
         if settled.unsettled_blocks != 0 {
             return Err(Violation(format!("{} blocks do not settle with all providers well", settled.unsettled_blocks)));
         }
@@ -614,7 +616,12 @@ impl Action {
     fn text(&self) -> String {
         match self {
             Self::Put { key, value, condition } => {
-                format!("put {} {}B{}", String::from_utf8_lossy(key), value.len, if *condition == Precondition::None { "" } else { " if absent" })
+                format!(
+                    "put {} {}B{}",
+                    String::from_utf8_lossy(key),
+                    value.len,
+                    if *condition == Precondition::None { "" } else { " if absent" }
+                )
             }
             Self::Delete { key } => format!("delete {}", String::from_utf8_lossy(key)),
             Self::Get { key } => format!("get {}", String::from_utf8_lossy(key)),

@@ -23,7 +23,7 @@ use crate::{Limits, ServerOptions};
 /// A real engine over five providers and a disk in memory.
 pub(super) async fn engine() -> Engine {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-    let keyring = Arc::new(diaspore_engine::new_keyring(entropy.as_ref()).unwrap());
+    let keyring = Arc::new(diaspore_engine::new_keyring(entropy.as_ref()));
     let accounts: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| ProviderSpec::memory(ProviderId::new(name).unwrap())).into();
     let fleet = Fleet::connect(&accounts, &Credentials::new(), FleetOptions::default()).unwrap();
     let rng = Box::new(StdRng::seed_from_u64(2));
