@@ -11,10 +11,7 @@ fn main() -> ExitCode {
     match chore.as_deref() {
         Some("tidy") => report(&tidy::run(root())),
         other => {
-            say(&format!(
-                "error: no chore named {:?}\nhint: cargo xtask tidy",
-                other.unwrap_or("")
-            ));
+            say(&format!("error: no chore named {:?}\nhint: cargo xtask tidy", other.unwrap_or("")));
             ExitCode::from(2)
         }
     }

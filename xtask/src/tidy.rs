@@ -17,6 +17,5 @@ pub(crate) fn run(root: &Path) -> Result<Vec<String>, String> {
 
 /// A file of the workspace as text.
 fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))
+    std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

@@ -212,9 +212,7 @@ fn prepare_keyring(home: &Home, master: &MasterKey) -> Outcome<String> {
 
 /// The keyring as the disk keeps it.
 pub(crate) fn seal_keyring(master: &MasterKey, keyring: &Keyring, entropy: &SystemEntropy) -> Outcome<Vec<u8>> {
-    keyring
-        .seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy)))
-        .explain(|| "cannot seal the keyring".to_owned())
+    keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy))).explain(|| "cannot seal the keyring".to_owned())
 }
 
 /// Opens the keyring on the disk.

@@ -180,9 +180,9 @@ async fn plant(parts: &Parts, keyring: &Keyring, fleet: &Fleet) -> Outcome {
             .hint("its disk is lost: metanode storage distributed recover")
             .hint("to begin anew beside it: another master key, and other buckets or prefixes"));
     }
-    let sealed = Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?).await.map_err(|error| {
-        engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why")
-    })?;
+    let sealed = Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?)
+        .await
+        .map_err(|error| engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why"))?;
     secret::replace_private(&parts.home.keyring(), &sealed)
 }
 
