@@ -122,10 +122,14 @@ impl Deployment {
         self.disk = match fate {
             DiskFate::Kept => self.disk.crash(),
             DiskFate::Torn(keep) => self.disk.crash_torn(keep),
-            DiskFate::RolledBack => self.remembered.snapshot(),
+            DiskFate::RolledBack => {
+                self.disk_empty = false;
+                self.remembered.snapshot()
+            }
             DiskFate::Lost => MemoryMedium::new(),
         };
-        self.disk_empty = self.disk.files().is_empty();
+        // A recovery that did not end is asked for again.
+        self.disk_empty = self.disk_empty || self.disk.files().is_empty();
     }
 
     /// Remembers the disk for [`DiskFate::RolledBack`].

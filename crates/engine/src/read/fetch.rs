@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::plan::{ShardRange, cell_cover, object_range, shard_ranges};
 use crate::api::{Error, ErrorKind};
 use crate::audit::Event;
+use crate::shards::{Depth, Place, survey};
 use crate::shared::{Meters, Shared};
 use crate::world::cpu;
 
@@ -58,8 +59,8 @@ struct Shelf {
     leaves: BTreeMap<u8, Cell<Arc<LeafList>>>,
     /// Shards that gave wrong bytes in this unit.
     wrong: BTreeSet<u8>,
-    /// Those given up were asked once more.
-    revived: bool,
+    /// Places that the ledger does not know: found by asking everybody for the block's name.
+    found: BTreeMap<u8, Vec<ProviderId>>,
 }
 
 /// Reads one block for one unit.
@@ -67,11 +68,13 @@ pub(super) struct BlockReader {
     shared: Arc<Shared>,
     block: Arc<BlockEntry>,
     shelf: Mutex<Shelf>,
+    /// Set once those given up were asked once more; whoever fails meanwhile waits for that and tries again.
+    revival: OnceCell<()>,
 }
 
 impl BlockReader {
     pub(super) fn new(shared: &Arc<Shared>, block: Arc<BlockEntry>) -> Self {
-        Self { shared: Arc::clone(shared), block, shelf: Mutex::default() }
+        Self { shared: Arc::clone(shared), block, shelf: Mutex::default(), revival: OnceCell::new() }
     }
 
     fn shelf<T>(&self, act: impl FnOnce(&mut Shelf) -> T) -> T {
@@ -140,7 +143,9 @@ impl BlockReader {
     fn homes(&self, shard: u8) -> Vec<ProviderId> {
         let mut places: Vec<_> = self.block.facts.placements.iter().filter(|place| place.shard == shard).collect();
         places.sort_by_key(|place| !place.acked);
-        places.into_iter().filter_map(|place| ProviderId::new(&place.provider).ok()).collect()
+        let known = places.into_iter().filter_map(|place| ProviderId::new(&place.provider).ok());
+        let found = self.shelf(|shelf| shelf.found.get(&shard).cloned().unwrap_or_default());
+        known.chain(found).collect()
     }
 
     fn is_doubtful(&self, provider: &ProviderId) -> bool {
@@ -216,7 +221,10 @@ impl BlockReader {
         Meters::bump(&self.shared.meters.failovers);
         let columns = cell_cover(&range.body, self.shard_len());
         let present = match self.gather(range.shard, &columns).await {
-            Err(error) if error.kind == ErrorKind::DataUnavailable && self.revive().await => self.gather(range.shard, &columns).await?,
+            Err(error) if error.kind == ErrorKind::DataUnavailable => {
+                self.revival.get_or_init(|| self.revive()).await;
+                self.gather(range.shard, &columns).await?
+            }
             other => other?,
         };
         let facts = &self.block.facts;
@@ -274,11 +282,9 @@ impl BlockReader {
         Ok(present)
     }
 
-    /// Before data is called unavailable: asks once whether those given up are back, so that what failed may be tried again.
-    async fn revive(&self) -> bool {
-        if self.shelf(|shelf| std::mem::replace(&mut shelf.revived, true)) {
-            return false;
-        }
+    /// Before data is called unavailable: asks once whether those given up are back, and whether shards lie where the ledger does
+    /// not know them (a crash may have lost the note), so that what failed may be tried again.
+    async fn revive(&self) {
         let down = |provider: &ProviderId| self.shared.fleet.health(provider).is_some_and(|health| health.state == HealthState::Down);
         let homes = (0..self.block.facts.geometry.n()).flat_map(|shard| self.homes(shard));
         let suspects: BTreeSet<ProviderId> = homes.filter(down).collect();
@@ -287,11 +293,25 @@ impl BlockReader {
         for (provider, answer) in suspects.iter().zip(futures::future::join_all(probes).await) {
             tracing::debug!(%provider, alive = answer.is_ok(), "asked a provider that was given up");
         }
+        self.find_shards().await;
         self.shelf(|shelf| {
             shelf.raw.retain(|_, cell| cell.get().is_none_or(Option::is_some));
             shelf.leaves.retain(|_, cell| cell.get().is_none_or(Option::is_some));
         });
-        true
+    }
+
+    /// Names follow from the block's position, so its shards can be found without a note of where they lie.
+    async fn find_shards(&self) {
+        let facts = &self.block.facts;
+        let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
+        let seen = survey(&self.shared, place, Depth::Header, None).await.seen;
+        for sighting in seen.into_iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash) {
+            let shard = sighting.header.index();
+            self.shared.settlement.stored(facts.id, shard, &sighting.provider);
+            if !self.homes(shard).contains(&sighting.provider) {
+                self.shelf(|shelf| shelf.found.entry(shard).or_default().push(sighting.provider));
+            }
+        }
     }
 
     /// Shards to rebuild from, best first: those that are fetched anyway, then by trust, data before parity.
