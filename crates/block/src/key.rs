@@ -14,7 +14,7 @@ use crate::error::{BlockError, Result};
 use crate::id::{BucketId, ChunkId};
 
 mod keyring;
-pub use keyring::{Keyring, TenantKeys};
+pub use keyring::{Keyring, KeyringPlace, TenantKeys};
 
 macro_rules! secret_key {
     ($($(#[$meta:meta])* $name:ident,)*) => {$(

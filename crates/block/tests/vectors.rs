@@ -18,10 +18,10 @@ use diaspore_block::erasure::coder::{DefaultCoder, ReferenceCoder};
 use diaspore_block::erasure::{parity_with, rebuild_with};
 use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Attempt, Counter, DeploymentId, IncarnationId};
-use diaspore_block::key::{Keyring, MasterKey};
+use diaspore_block::key::{Keyring, KeyringPlace, MasterKey};
 use diaspore_block::log::Checkpoint;
 use diaspore_block::manifest::BlockKind;
-use diaspore_block::name::{Names, ShardAddress};
+use diaspore_block::name::{KeyringNames, Names, ShardAddress};
 use diaspore_block::seal::cipher::{DefaultCipher, ReferenceCipher, SegmentCipher};
 use diaspore_block::seal::{Context, Opener, SealType, span};
 use diaspore_block::shard::VerifiedCells;
@@ -49,7 +49,9 @@ fn id(value: &Value) -> [u8; 16] {
 
 fn keyring() -> Keyring {
     let master = hex::decode(read("master.key")).unwrap().try_into().unwrap();
-    Keyring::open(&MasterKey::from_bytes(master), &read("keyring.sealed")).unwrap()
+    let master = MasterKey::from_bytes(master);
+    let name = KeyringNames::new(&master).keyring("alpha", 2);
+    Keyring::open(&master, &KeyringPlace::Provider { provider: "alpha", name: &name, version: 2 }, &read("keyring.sealed")).unwrap()
 }
 
 #[test]

@@ -64,7 +64,11 @@ pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Key
     let message = if silent.is_empty() {
         "what the providers hold as keyring does not open: it was altered, or moved from elsewhere".to_owned()
     } else {
-        format!("no keyring was found, but {} of {} providers did not answer: check credentials and network", silent.len(), fleet.providers().len())
+        format!(
+            "no keyring was found, but {} of {} providers did not answer: check credentials and network",
+            silent.len(),
+            fleet.providers().len()
+        )
     };
     Err(Error::new(ErrorKind::RefusedState, message))
 }
@@ -234,12 +238,13 @@ mod tests {
     async fn two_keyrings_of_one_version_are_refused() {
         let (house, other) = (House::new(), House::new());
         house.plant(&house.keyring()).await.unwrap();
-        other.plant(&{
-            house.keyring();
-            house.keyring()
-        })
-        .await
-        .unwrap();
+        other
+            .plant(&{
+                house.keyring();
+                house.keyring()
+            })
+            .await
+            .unwrap();
         house.stores[1].put(&house.path(1), other.bytes(1).await.into()).await.unwrap();
         let refused = house.find().await.unwrap_err();
         assert!(refused.message.contains("two different keyrings of version 1"), "{refused}");

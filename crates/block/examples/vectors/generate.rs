@@ -10,10 +10,10 @@ use diaspore_block::geometry::{Geometry, max_payload};
 use diaspore_block::id::{
     Attempt, BlockId, BucketId, Counter, Epoch, IncarnationId, KeyVersion, PrincipalId, Seq, SubjectId, TenantId, Timestamp, VersionId,
 };
-use diaspore_block::key::{Keyring, MasterKey, TenantKeys};
+use diaspore_block::key::{Keyring, KeyringPlace, MasterKey, TenantKeys};
 use diaspore_block::log::{Checkpoint, KeyName, LogTree, verifier_key};
 use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
-use diaspore_block::name::{Names, ShardAddress};
+use diaspore_block::name::{KeyringNames, Names, ShardAddress};
 use diaspore_block::record::{
     BlobPut, BulkAdded, ChunkEntry, ChunkRef, Class, Content, Encoding, Outcome, Placement, Private, Record, RecordFacts,
 };
@@ -34,7 +34,9 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     let tenant = TenantId::draw(&mut rng);
     let keys = Keyring::create(&mut rng).with_tenant(tenant, TenantKeys::draw(&mut rng))?;
     files.insert("master.key".into(), hex::encode(master.expose()).into_bytes());
-    files.insert("keyring.sealed".into(), keys.seal(&master, Salt::draw(&mut rng))?);
+    let name = KeyringNames::new(&master).keyring(PROVIDERS[0], keys.version);
+    let place = KeyringPlace::Provider { provider: PROVIDERS[0], name: &name, version: keys.version };
+    files.insert("keyring.sealed".into(), keys.seal(&master, &place, Salt::draw(&mut rng))?);
 
     let bucket = BucketId::draw(&mut rng);
     let blob: Vec<u8> = b"Wind carries the seed farther than the tree can see. ".iter().copied().cycle().take(5000).collect();
@@ -120,7 +122,7 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     });
     let index = json!({
         "about": "made by: cargo run -p diaspore-block --example vectors -- tests/vectors",
-        "master_key": "master.key", "keyring": "keyring.sealed", "checkpoint": "checkpoint.note", "vkey": vkey,
+        "master_key": "master.key", "keyring": {"file": "keyring.sealed", "provider": PROVIDERS[0], "version": keys.version}, "checkpoint": "checkpoint.note", "vkey": vkey,
         "log_public_key": hex::encode(keys.identity.public().as_bytes()),
         "providers": PROVIDERS,
         "blocks": blocks,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use rand::CryptoRng;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{ApiKey, CredentialKey, DedupKey, HeadKey, HeaderKey, LedgerKey, LogIdentity, LogKey, MasterKey, NameKey, TenantKey};
@@ -11,6 +12,7 @@ use crate::codec::{Field, Reader};
 use crate::error::{BlockError, Result};
 use crate::id::{DeploymentId, KeyVersion, TenantId};
 use crate::limits::{KEYRING_GRAIN, MAX_KEYRING};
+use crate::name::ObjectName;
 use crate::seal::{Context, Salt, SealType, open_object, seal_object};
 
 const VERSION: u8 = 1;
@@ -105,9 +107,7 @@ impl Keyring {
     ///
     /// Deliberate, unlike a `Clone` that an innocent `derive` would call.
     pub fn duplicate(&self) -> Result<Self> {
-        let mut plain = Zeroizing::new(Vec::new());
-        self.put(&mut plain);
-        Self::take(&mut Reader::new(&plain, "keyring"))
+        Self::take(&mut Reader::new(&self.plain(), "keyring"))
     }
 
     /// Keys of a tenant.
@@ -127,35 +127,86 @@ impl Keyring {
             .ok_or(BlockError::KeyMissing { tenant, version })
     }
 
-    /// Seals the keyring under the master key: the object that every provider and the disk hold.
-    pub fn seal(&self, master: &MasterKey, salt: Salt) -> Result<Vec<u8>> {
-        let mut plain = Zeroizing::new(Vec::new());
-        self.put(&mut plain);
+    /// Seals the keyring under the master key for one place. Every copy has a salt of its own, or providers could tell by equal
+    /// bytes which of their customers are one.
+    pub fn seal(&self, master: &MasterKey, place: &KeyringPlace<'_>, salt: Salt) -> Result<Vec<u8>> {
+        if place.version().is_some_and(|version| version != self.version) {
+            return Err(BlockError::Invalid { what: "keyring version" });
+        }
+        let mut plain = self.plain();
         let padded = plain.len().next_multiple_of(KEYRING_GRAIN);
         plain.resize(padded, 0);
         if plain.len() > MAX_KEYRING {
             return Err(BlockError::Invalid { what: "keyring size" });
         }
-        seal_object(master.expose(), salt, &context(), &plain)
+        seal_object(master.expose(), salt, &place.context(), &plain)
     }
 
-    /// Opens a sealed keyring.
-    pub fn open(master: &MasterKey, sealed: &[u8]) -> Result<Self> {
-        let plain = Zeroizing::new(open_object(master.expose(), &context(), sealed, MAX_KEYRING, "keyring")?);
+    /// Opens the keyring that was sealed for this place.
+    pub fn open(master: &MasterKey, place: &KeyringPlace<'_>, sealed: &[u8]) -> Result<Self> {
+        let plain = Zeroizing::new(open_object(master.expose(), &place.context(), sealed, MAX_KEYRING, "keyring")?);
         let mut reader = Reader::new(&plain, "keyring");
         let keyring = Self::take(&mut reader)?;
-        if reader.remaining() >= KEYRING_GRAIN {
+        if reader.remaining() >= KEYRING_GRAIN || place.version().is_some_and(|version| version != keyring.version) {
             return Err(reader.malformed());
         }
         reader.zeros_to_end()?;
         Ok(keyring)
     }
+
+    /// Whether both hold the same keys, compared without an early end.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.plain().as_slice().ct_eq(other.plain().as_slice()).into()
+    }
+
+    /// The encoding, in a buffer that never moves: growing one would leave copies of keys behind.
+    fn plain(&self) -> Zeroizing<Vec<u8>> {
+        let tenants: usize = self.tenants.values().map(|keys| TENANT_LEN + keys.versions.len() * VERSION_LEN).sum();
+        let mut plain = Zeroizing::new(Vec::with_capacity((Self::MIN_LEN + tenants).next_multiple_of(KEYRING_GRAIN)));
+        self.put(&mut plain);
+        debug_assert!(plain.len() <= Self::MIN_LEN + tenants, "the capacity was foreseen");
+        plain
+    }
 }
 
-/// Recovery knows neither deployment nor version before it opens the keyring, so the context names neither.
-fn context() -> Context {
-    Context::new(SealType::Keyring, DeploymentId::NIL)
+/// Where one copy of the keyring lies: what its seal is bound to, besides the master key.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyringPlace<'a> {
+    /// On the service's own disk, where the newest version is kept alone.
+    OwnDisk,
+    /// At a provider.
+    Provider {
+        /// The operator's name of the account.
+        provider: &'a str,
+        /// Its object there.
+        name: &'a ObjectName,
+        /// The version that the name stands for.
+        version: u64,
+    },
 }
+
+impl KeyringPlace<'_> {
+    const fn version(&self) -> Option<u64> {
+        match self {
+            Self::OwnDisk => None,
+            Self::Provider { version, .. } => Some(*version),
+        }
+    }
+
+    /// Recovery does not know the deployment before it opens the keyring, so the context cannot name it.
+    fn context(&self) -> Context {
+        let context = Context::new(SealType::Keyring, DeploymentId::NIL);
+        match self {
+            Self::OwnDisk => context.text("").text("own disk").field(&[0; 8]),
+            Self::Provider { provider, name, version } => context.text(provider).text(name.as_str()).field(&version.to_be_bytes()),
+        }
+    }
+}
+
+/// Bytes of a tenant's entry without its versions.
+const TENANT_LEN: usize = 16 + 4 + 32 + 4;
+/// Bytes of one version of a tenant's key.
+const VERSION_LEN: usize = 4 + 32;
 
 impl Field for Keyring {
     const MIN_LEN: usize = 1 + 16 + 8 + 8 * 32 + 4;
@@ -229,24 +280,48 @@ impl Field for Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::KeyringNames;
     use crate::test_world::{World, rng};
 
     #[test]
     fn a_keyring_comes_back_under_its_master_key_only() {
         let mut world = World::new(1);
         let master = MasterKey::draw(&mut world.rng);
-        let sealed = world.keys.seal(&master, Salt::draw(&mut world.rng)).unwrap();
-        let opened = Keyring::open(&master, &sealed).unwrap();
+        let names = KeyringNames::new(&master);
+        let (name, next) = (names.keyring("alpha", 2), names.keyring("alpha", 3));
+        let place = KeyringPlace::Provider { provider: "alpha", name: &name, version: 2 };
+        let sealed = world.keys.seal(&master, &place, Salt::draw(&mut world.rng)).unwrap();
+        let opened = Keyring::open(&master, &place, &sealed).unwrap();
+        assert!(opened.is_same(&world.keys));
+        assert!(!opened.is_same(&World::new(2).keys));
         assert_eq!(opened.deployment, world.keys.deployment);
         assert_eq!(opened.version, 2);
         assert_eq!(crate::codec::encode(&opened), crate::codec::encode(&world.keys));
         assert_eq!(crate::codec::encode(&world.keys.duplicate().unwrap()), crate::codec::encode(&world.keys));
-        let wrong = Keyring::open(&MasterKey::draw(&mut rng(9)), &sealed).unwrap_err();
+        let wrong = Keyring::open(&MasterKey::draw(&mut rng(9)), &place, &sealed).unwrap_err();
         assert_eq!(wrong, BlockError::NotAuthentic { what: "keyring" });
+        // A copy moved to another provider, another name or another version does not open.
+        let moved = [
+            KeyringPlace::OwnDisk,
+            KeyringPlace::Provider { provider: "beta", name: &name, version: 2 },
+            KeyringPlace::Provider { provider: "alpha", name: &next, version: 2 },
+            KeyringPlace::Provider { provider: "alpha", name: &name, version: 3 },
+        ];
+        for place in moved {
+            assert_eq!(Keyring::open(&master, &place, &sealed).unwrap_err(), BlockError::NotAuthentic { what: "keyring" });
+        }
+        let later = KeyringPlace::Provider { provider: "alpha", name: &next, version: 3 };
+        assert!(world.keys.seal(&master, &later, Salt::draw(&mut world.rng)).is_err());
+        let local = world.keys.seal(&master, &KeyringPlace::OwnDisk, Salt::draw(&mut world.rng)).unwrap();
+        assert!(Keyring::open(&master, &KeyringPlace::OwnDisk, &local).unwrap().is_same(&world.keys));
+        let mut newer = vec![0; KEYRING_GRAIN];
+        newer[0] = 2;
+        let newer = seal_object(master.expose(), Salt::draw(&mut world.rng), &place.context(), &newer).unwrap();
+        assert!(matches!(Keyring::open(&master, &place, &newer), Err(BlockError::Unsupported { version: 2, .. })));
         for at in [0, 30, 60, sealed.len() - 1] {
             let mut flipped = sealed.clone();
             flipped[at] ^= 1;
-            assert!(Keyring::open(&master, &flipped).is_err());
+            assert!(Keyring::open(&master, &place, &flipped).is_err());
         }
     }
 
