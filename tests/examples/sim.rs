@@ -1,4 +1,5 @@
 //! Replays one seed of the simulation and prints what happened: `cargo run -p diaspore-tests --example sim -- SEED [STEPS]`.
+//! `RUST_LOG=diaspore_engine=debug` shows what the engine says meanwhile.
 
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
         eprintln!("usage: sim SEED [STEPS]");
         return ExitCode::from(2);
     };
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
     let steps = words.next().and_then(|word| word.parse().ok()).unwrap_or(60);
     match sim::run_blocking(seed, steps) {
         Ok(report) => {

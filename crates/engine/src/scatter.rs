@@ -69,8 +69,9 @@ pub(crate) fn seats(ground: &Ground) -> Vec<Seat> {
     admitted
         .map(|spec| {
             let health = ground.fleet.health(&spec.id);
-            let healthy = health.is_some_and(|health| health.state != HealthState::Down && !health.full && !health.lying);
-            Seat { provider: spec.id.clone(), domain: spec.domain.clone(), weight: spec.weight, healthy }
+            let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && !health.full);
+            let healthy = alive && health.is_some_and(|health| !health.lying);
+            Seat { provider: spec.id.clone(), domain: spec.domain.clone(), weight: spec.weight, healthy, alive }
         })
         .filter(|seat| seat.weight > 0)
         .collect()
@@ -123,7 +124,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, coded: Arc<Coded>, purpose: Purpose, b
         Purpose::Commit(seq) => Some(seq),
         Purpose::Bulk => None,
     };
-    let plan = Plan::draw(seats(shared), facts.geometry.n(), &mut shared.rng());
+    let plan = Plan::draw(seats(shared), facts.geometry.n(), facts.id);
     shared.settlement.open(Open::new(Arc::clone(&facts), seq, shared.clock.now()));
     let Some(plan) = plan else {
         let few =
@@ -260,7 +261,7 @@ impl Task {
         *failures = failures.saturating_add(1);
         let failures = *failures;
         self.plan.refresh(&seats(&self.shared));
-        if let Some(spare) = self.plan.spare(shard, &mut self.shared.rng()) {
+        if let Some(spare) = self.plan.spare(shard) {
             self.put(puts, shard, spare, Duration::ZERO);
             return;
         }
@@ -281,7 +282,7 @@ impl Task {
             if self.stored.contains_key(&shard) {
                 continue;
             }
-            if let Some(spare) = self.plan.spare(shard, &mut self.shared.rng()) {
+            if let Some(spare) = self.plan.spare(shard) {
                 self.put(puts, shard, spare, Duration::ZERO);
             }
         }

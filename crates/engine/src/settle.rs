@@ -50,6 +50,9 @@ pub(crate) async fn wait(shared: &Arc<Shared>, limit: Duration) -> Result<Settle
     shared.settlement.hurry();
     let done = shared.settlement.wait_all(limit).await;
     let backlog = shared.settlement.backlog();
+    if !done {
+        shared.settlement.explain();
+    }
     tracing::info!(done, blocks = backlog.blocks, "waited for settlement");
     Ok(SettleReport {
         unsettled_blocks: backlog.blocks,

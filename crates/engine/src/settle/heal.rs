@@ -48,14 +48,14 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
         return Ok(());
     }
     let bound: Vec<(u8, ProviderId)> = homes.iter().chain(&unanswered).cloned().collect();
-    let mut plan = Plan::resume(seats(shared), &bound);
+    let mut plan = Plan::resume(seats(shared), facts.geometry.n(), facts.id, &bound);
     let mut targets = Vec::new();
     for shard in missing {
-        let target = plan.spare(shard, &mut shared.rng());
+        let target = plan.spare(shard);
         targets.extend(target.map(|provider| (shard, provider)));
     }
     if targets.is_empty() {
-        return Err("no domain without a shard of it answers".to_owned());
+        return Err("no home of a missing shard answers".to_owned());
     }
     let (header, cells) = read_enough(shared, place, &homes, facts).await?;
     for (shard, provider) in targets {

@@ -213,6 +213,15 @@ impl Settlement {
         backlog
     }
 
+    /// Says in the log what is still open, for whoever waits in vain.
+    pub(crate) fn explain(&self) {
+        let state = self.state();
+        for open in state.open.values().filter(|open| open.seq.is_some() && !open.is_complete()).take(20) {
+            let (stored, applied, busy, failures) = (open.stored.len(), open.applied, open.busy, open.failures);
+            tracing::info!(block = %open.facts.id, seq = ?open.seq, stored, applied, busy, failures, "not settled");
+        }
+    }
+
     /// Waits until every block that `seq` waits for is settled.
     pub(crate) async fn wait(&self, seq: Seq) {
         self.wait_until(|state| !state.waiting.contains_key(&seq)).await;
