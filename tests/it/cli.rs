@@ -180,6 +180,7 @@ fn a_configuration_that_cannot_be_used_says_why() {
     overruled.set("DIASPORE_SERVICE__PORT", "9555");
     assert!(overruled.run("config check --output json").exits(0).json()["listen"].as_str().unwrap().ends_with(":9555"));
     overruled.set("DIASPORE_POLICY__REPLICATION_FACTOR", "5");
+    overruled.set("DIASPORE_POLICY__MAX_CLOUD_PROVIDERS", "6");
     overruled.run("config check").exits(2).says("k = n - f = 5 - 4 = 1");
 }
 

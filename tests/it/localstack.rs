@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::program::{Place, free_port, request, tree, wait};
 
-const BUCKETS: [&str; 6] = ["north", "east", "south", "west", "up", "down"];
+const BUCKETS: [&str; 6] = ["north", "east", "south", "west", "upper", "lower"];
 
 /// A LocalStack of this test's own; killed when dropped.
 struct LocalStack {
@@ -161,7 +161,7 @@ fn half_of_six_buckets_may_go() {
 
     assert!(cloud.empty("north") > 3, "nothing was stored there");
     assert!(cloud.empty("west") > 3, "nothing was stored there");
-    assert!(cloud.corrupt("up") > 3, "nothing was stored there");
+    assert!(cloud.corrupt("upper") > 3, "nothing was stored there");
     let fetch = |name: &str, at: &str| {
         let back = place.path(name);
         place.run(&format!("blob get real/ {} --recursive {at}", back.display())).exits(0);

@@ -34,7 +34,7 @@ pub(crate) struct Global {
     /// Where the running service answers; default: from the configuration.
     #[arg(long, global = true, value_name = "URL", env = "DIASPORE_URL")]
     pub(crate) url: Option<String>,
-    /// File holding the API key to act with; default: DIASPORE_TOKEN, then operator.token or client.token in the home folder.
+    /// File holding the API key to act with; default: `DIASPORE_TOKEN`, then operator.token or client.token in the home folder.
     #[arg(long, global = true, value_name = "FILE", env = "DIASPORE_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Form of the log lines on standard error.

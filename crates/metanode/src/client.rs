@@ -15,7 +15,7 @@ use crate::secret;
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest silence of the service within an answer; waiting for it to settle asks for more.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_mins(2);
 
 /// Which key a command acts with when nobody says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +48,13 @@ impl Client {
     /// For the flags of a command.
     pub(crate) fn connect(global: &Global, role: Role) -> Outcome<Self> {
         let home = Home::find(global.home.as_deref(), global.config.as_deref())?;
-        let base = match &global.url {
-            Some(url) => url.clone(),
-            None => {
-                let address = Config::load(home.config())?.service.address();
-                // A service that listens everywhere is reached over the loopback.
-                let address = if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
-                format!("http://{address}")
-            }
+        let base = if let Some(url) = &global.url {
+            url.clone()
+        } else {
+            let address = Config::load(home.config())?.service.address();
+            // A service that listens everywhere is reached over the loopback.
+            let address = if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+            format!("http://{address}")
         };
         Self::new(&base, token(global, &home, role)?)
     }
@@ -135,7 +134,7 @@ pub(crate) async fn refusal(response: Response) -> Failure {
     let mut failure = Failure::new(exit, detail);
     match status {
         StatusCode::UNAUTHORIZED => {
-            failure = failure.hint("--token-file FILE or DIASPORE_TOKEN gives an API key; metanode keys create makes one")
+            failure = failure.hint("--token-file FILE or DIASPORE_TOKEN gives an API key; metanode keys create makes one");
         }
         StatusCode::FORBIDDEN => failure = failure.hint("metanode keys list shows what each key may do"),
         _ if problem.retryable => failure = failure.hint("the same command may succeed later without any change"),

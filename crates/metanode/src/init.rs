@@ -204,15 +204,15 @@ fn prepare_keyring(home: &Home, master: &MasterKey) -> Outcome<String> {
     } else {
         let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
         let keyring = diaspore_engine::new_keyring(&entropy);
-        secret::create_private(&home.keyring(), &seal_keyring(master, &keyring, &entropy)?)?;
+        secret::create_private(&home.keyring(), &seal_keyring(master, &keyring, entropy)?)?;
         keyring
     };
     publish_log_key(home, &keyring)
 }
 
 /// The keyring as the disk keeps it.
-pub(crate) fn seal_keyring(master: &MasterKey, keyring: &Keyring, entropy: &SystemEntropy) -> Outcome<Vec<u8>> {
-    keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy))).explain(|| "cannot seal the keyring".to_owned())
+pub(crate) fn seal_keyring(master: &MasterKey, keyring: &Keyring, entropy: SystemEntropy) -> Outcome<Vec<u8>> {
+    keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(&entropy))).explain(|| "cannot seal the keyring".to_owned())
 }
 
 /// Opens the keyring on the disk.

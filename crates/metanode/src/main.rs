@@ -32,7 +32,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::storage::{Distributed, Storage};
 use crate::cli::{Cli, Command};
-use crate::failure::{Exit, Explain, Failure, Outcome};
+use crate::failure::{Exit, Explain, Outcome};
 use crate::home::Home;
 use crate::telemetry::Verbosity;
 
@@ -131,9 +131,4 @@ fn check(global: &cli::Global) -> Outcome {
             plan.losses_survived()
         )
     })
-}
-
-/// A failure that no caller expects: a defect of ours.
-pub(crate) fn defect(what: &str) -> Failure {
-    Failure::plain(format!("internal error: {what}")).hint("please report this with the command line and the log")
 }

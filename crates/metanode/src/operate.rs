@@ -242,6 +242,7 @@ pub(crate) async fn audit(global: &Global) -> Outcome {
 
 /// What the service says after waiting.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the JSON that programs read")]
 pub(crate) struct Settled {
     pub(crate) settled: bool,
     pub(crate) unsettled_blocks: u64,

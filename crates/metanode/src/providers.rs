@@ -130,12 +130,11 @@ fn change(home: &Home, config: &mut Config, flags: &Configure) -> Outcome<BTreeS
 /// The account of this name, made when missing.
 fn entry<'c>(config: &'c mut Config, name: &str, preset: Option<&str>) -> Outcome<&'c mut AccountConfig> {
     let id = ProviderId::new(name).map_err(|error| Failure::usage(error.to_string()))?;
-    let at = match config.providers.iter().position(|account| account.name == id) {
-        Some(at) => at,
-        None => {
-            config.providers.push(AccountConfig::new(id, preset.unwrap_or("s3")));
-            config.providers.len() - 1
-        }
+    let at = if let Some(at) = config.providers.iter().position(|account| account.name == id) {
+        at
+    } else {
+        config.providers.push(AccountConfig::new(id, preset.unwrap_or("s3")));
+        config.providers.len() - 1
     };
     let account = config.providers.get_mut(at).ok_or_else(|| Failure::plain("the account list changed under us"))?;
     if let Some(preset) = preset {

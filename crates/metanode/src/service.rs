@@ -139,7 +139,7 @@ pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
         Failure::new(Exit::Refused, "no provider holds a keyring for this master key")
             .hint("check that it is the right key file, and that these are the right accounts, buckets and prefixes")
     })?;
-    secret::replace_private(&parts.home.keyring(), &init::seal_keyring(&parts.master, &keyring, entropy()?)?)?;
+    secret::replace_private(&parts.home.keyring(), &init::seal_keyring(&parts.master, &keyring, *entropy()?)?)?;
     init::publish_log_key(&parts.home, &keyring)?;
     Ok(keyring)
 }
@@ -205,6 +205,9 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     let status = running.engine.status();
     tracing::info!(%address, state = status.state, k = status.k, n = status.n, blobs = status.blobs, "serving");
     note(&format!("serving on http://{address} ({}, any {} of {} rebuild)", status.state, status.k, status.n));
+    if let Some(why) = running.engine.why_read_only() {
+        note(&format!("warning: reads only: {why}"));
+    }
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut front = tokio::spawn(diaspore_server::serve(running.engine.clone(), listener, options()?, async {
         drop(stopped.await);
@@ -299,21 +302,20 @@ pub(crate) fn require_active(engine: &Engine) -> Outcome {
     if status.state == "active" {
         return Ok(());
     }
-    let domains = format!("{} of {} failure domains answer", status.healthy_domains, status.domains);
-    Err(Failure::new(Exit::Unavailable, format!("the end of the log could not be decided, the service is {}: {domains}", status.state))
+    let why = engine.why_read_only().unwrap_or_else(|| format!("{} of {} failure domains answer", status.healthy_domains, status.domains));
+    Err(Failure::new(Exit::Unavailable, format!("the end of the log could not be decided, the service is {}: {why}", status.state))
         .hint("bring providers back and run the command again")
         .hint("if some are lost for good: metanode storage distributed recover --declare-lost NAME"))
 }
 
 /// An engine's error as a command's failure.
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err, and nobody needs the error afterwards")]
 pub(crate) fn engine_failure(error: Error) -> Failure {
     let exit = match error.kind {
         ErrorKind::RefusedState => Exit::Refused,
         ErrorKind::IntegrityViolation => Exit::Integrity,
         ErrorKind::Invalid => Exit::Usage,
-        kind if matches!(kind, ErrorKind::DataUnavailable | ErrorKind::TooFewDomains | ErrorKind::NotAccepted | ErrorKind::ReadOnly) => {
-            Exit::Unavailable
-        }
+        ErrorKind::DataUnavailable | ErrorKind::TooFewDomains | ErrorKind::NotAccepted | ErrorKind::ReadOnly => Exit::Unavailable,
         _ => Exit::Failure,
     };
     let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).map(ToString::to_string);

@@ -10,7 +10,7 @@ use crate::output::{bytes, grouped, table};
 pub(super) struct Report {
     /// Every byte came back with two providers stopped and one lying.
     pub(super) byte_equal: bool,
-    /// The same after the service's disk was wiped and rebuilt from what was left.
+    /// The same after the service's disk was wiped and rebuilt, those providers still stopped and still lying.
     pub(super) recovered_byte_equal: bool,
     /// The exported log verified offline and extends the checkpoint taken before the disk was wiped.
     pub(super) audit_verified: bool,
@@ -30,8 +30,6 @@ pub(super) struct Report {
     pub(super) providers: usize,
     pub(super) providers_stopped: usize,
     pub(super) providers_lying: usize,
-    /// Still stopped while the disk was rebuilt; the liar went on lying.
-    pub(super) providers_stopped_at_recovery: usize,
     /// Times the liar was caught, as the service counted them.
     pub(super) lies_caught: u64,
     pub(super) upload_mb_per_s: f64,
@@ -83,7 +81,7 @@ impl Report {
                 verdict(self.byte_equal),
             ],
             [
-                format!("byte-equal after disk loss, {} stopped, {} lying", self.providers_stopped_at_recovery, self.providers_lying),
+                format!("byte-equal after disk loss, {} stopped, {} lying", self.providers_stopped, self.providers_lying),
                 format!("{} (recovered in {:.1} s)", verdict(self.recovered_byte_equal), millis(self.recover_ms)),
             ],
             [
