@@ -69,7 +69,7 @@ fn record(private: impl Into<Private>) -> Record {
         class: Class::Quorum,
         outcome: Outcome::Done,
     };
-    Record::new(facts, private.into(), [5; 32])
+    Record::new(facts, private.into(), [5; 32], &diaspore_block::key::ReferenceKey::from_bytes([6; 32]))
 }
 
 fn put(index: u64) -> Record {

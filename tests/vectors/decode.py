@@ -185,17 +185,17 @@ def open_keyring(master, provider, version, sealed):
     need(r.u8() == 1, "keyring version")
     ring = {"deployment": r.id(), "version": r.u64()}
     need(ring["version"] == version, "version of the keyring")
-    for name in ("header", "name", "head", "log", "ledger", "api", "credential", "identity"):
+    for name in ("header", "name", "head", "log", "reference", "ledger", "api", "credential", "identity"):
         ring[name] = r.hash()
     ring["tenants"] = {}
     for _ in range(r.u32()):
-        tenant, current, dedup = r.id(), r.u32(), r.hash()
+        tenant, current, dedup, reference = r.id(), r.u32(), r.hash(), r.hash()
         versions = {}
         for _ in range(r.u32()):
             version = r.u32()
             versions[version] = r.hash()
         need(current in versions, "current key")
-        ring["tenants"][tenant] = {"dedup": dedup, "versions": versions}
+        ring["tenants"][tenant] = {"dedup": dedup, "reference": reference, "versions": versions}
     need(len(r.data) - r.at < 4096, "padding")
     r.zeros()
     return ring
@@ -242,6 +242,7 @@ def block_root(roots):
 
 # ---- Manifest, header, shard object ----------------------------------------------------------------------------------
 KINDS = {1: "bulk", 2: "commit", 3: "commit"}
+NAME_CLASSES = {"bulk": 1, "commit": 2}
 
 
 def open_manifest(data):
@@ -280,7 +281,7 @@ def open_shard(ring, public, place, data):
     """A shard object at its place -> (manifest, roots, index, body)."""
     name = shard_name(ring["name"], place["provider"], place["kind"], place["incarnation"], place["counter"], place["attempt"])
     meaning = sha(place["provider"].encode()) + sha(name.encode()) + place["incarnation"]
-    meaning += struct.pack(">QBB", place["counter"], place["attempt"], place["kind"] == "commit")
+    meaning += struct.pack(">QBB", place["counter"], place["attempt"], NAME_CLASSES[place["kind"]])
     need(len(data) >= 2048, "short object")
     r = Reader(unseal(ring["header"], SHARD_HEADER, place["deployment"], 16, meaning, data[:2048]))
     raw = r.take(256)
@@ -399,6 +400,24 @@ def open_section(ring, m, index, section, payload):
     return unseal(key, SECTION, m["deployment"], section["seg_log2"], meaning, sealed)
 
 
+def reference(key, one):
+    return one if one == bytes(16) else blake3(b"diaspore/v1/reference\0" + one, key=key)[:16]
+
+
+def belongs(private, tenant):
+    """Whether this private part may lie in that tenant's section."""
+    kind, of_service = private[1], tenant == bytes(16)
+    if kind == 1:
+        return not of_service and private[34:50] == tenant
+    if kind == 11:
+        return private[50:66] == tenant
+    if kind == 6:
+        return not of_service and all(section["tenant"] == tenant for section in bulk_added(private)["sections"])
+    if kind in (2, 3, 4, 5, 15):
+        return not of_service
+    return kind in (12, 16) or of_service
+
+
 def open_commit(ring, m, payload):
     """-> [(public part, private part)], [(chunk entry, stored bytes)]"""
     first = {"tenant": bytes(16), "key_version": 0, "offset": 0, "plain_len": m["first_section_len"], "seg_log2": 13, "prefix": payload[:PREFIX]}
@@ -413,9 +432,13 @@ def open_commit(ring, m, payload):
             index, blind, private = r.u32(), r.hash(), r.bytes()
             need(index < len(publics) and index not in privates, "record index")
             public = publics[index]
-            need(public[0] == 1 and public[4:20] == tenant and not any(public[92:]), "public part")
+            need(public[0] == 1 and public[2] <= 2 and public[3] <= 1 and not any(public[92:]), "public part")
             need(sha(b"diaspore/v1/private\0", blind, private) == public[60:92], "commitment of a record")
             need(private[:2] == public[:2], "kind of a record")
+            key = ring["reference"] if tenant == bytes(16) else ring["tenants"][tenant]["reference"]
+            ids = tenant, private[2:18], private[18:34]
+            need(public[4:52] == b"".join(reference(key, one) for one in ids), "references of a record")
+            need(belongs(private, tenant), "section of a record")
             privates[index] = private
 
     take_privates(r, bytes(16))
@@ -433,7 +456,7 @@ def open_commit(ring, m, payload):
 
 
 def blob_put(private):
-    r = Reader(private[2:])
+    r = Reader(private[34:])
     put = {"bucket": r.id(), "key": r.bytes(), "version": r.id(), "size": r.u64(), "content_type": r.option(Reader.text)}
     put |= {"metadata": r.list(lambda r: (r.text(), r.text())), "sha256": r.option(Reader.hash), "etag": r.id(), "class": r.u8()}
     put |= {"depth": r.u8(), "refs": r.list(lambda r: (r.hash(), r.u64()))}
@@ -443,7 +466,7 @@ def blob_put(private):
 
 
 def bulk_added(private):
-    r = Reader(private[2:])
+    r = Reader(private[34:])
     bulk = {"block": r.id(), "incarnation": r.id(), "counter": r.u64(), "attempt": r.u8(), "k": r.u8(), "n": r.u8(), "code": r.u8()}
     bulk |= {"payload_len": r.u32(), "shard_len": r.u32(), "block_root": r.hash(), "shard_roots": r.list(Reader.hash)}
     bulk |= {"manifest_hash": r.hash(), "placements": r.list(lambda r: (r.u8(), r.text(), r.flag()))}

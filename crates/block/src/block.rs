@@ -11,6 +11,7 @@ use crate::error::{BlockError, Result};
 use crate::geometry::{Geometry, shard_len_for};
 use crate::id::Hash32;
 use crate::key::{HeaderKey, LogIdentity};
+use crate::limits::MANIFEST_VERSION;
 use crate::manifest::{BlockPosition, CodeId, LogState, Manifest};
 use crate::name::{ObjectName, ShardAddress};
 use crate::shard::{ShardHeader, seal_header, seal_leaves};
@@ -60,7 +61,12 @@ impl CodedBlock {
 
     /// Signs the block. `first_section_len` is the plain length of section 0 of a commit body, 0 for bulk blocks.
     pub fn sign(self, position: BlockPosition, first_section_len: u32, log: LogState, identity: &LogIdentity) -> SignedBlock {
+        self.sign_as(MANIFEST_VERSION, position, first_section_len, log, identity)
+    }
+
+    fn sign_as(self, version: u8, position: BlockPosition, first_section_len: u32, log: LogState, identity: &LogIdentity) -> SignedBlock {
         let manifest = Manifest {
+            version,
             position,
             geometry: self.geometry,
             code: CodeId::ReedSolomonVandermonde,
@@ -92,7 +98,7 @@ impl SignedBlock {
             return Err(contradiction);
         }
         let coded = encode(payload, manifest.geometry, manifest.blind)?;
-        let block = coded.sign(manifest.position, manifest.first_section_len, manifest.log, identity);
+        let block = coded.sign_as(manifest.version, manifest.position, manifest.first_section_len, manifest.log, identity);
         if block.manifest() == manifest { Ok(block) } else { Err(contradiction) }
     }
 

@@ -7,7 +7,7 @@ use crate::error::{BlockError, Result};
 use crate::geometry::Geometry;
 use crate::id::{Counter, DeploymentId, Epoch, IncarnationId, Seq, Timestamp};
 use crate::key::{HeadKey, LogIdentity, LogPublicKey};
-use crate::limits::{CLAIM_GRAIN, FORMAT_VERSION, MAX_CLAIM};
+use crate::limits::{CLAIM_GRAIN, CLAIM_VERSION, MAX_CLAIM};
 use crate::name::ObjectName;
 use crate::seal::{Context, Salt, SealType, open_object, seal_object};
 
@@ -145,7 +145,7 @@ fn seal<T: Parked>(
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<u8>> {
     let body = crate::codec::encode(value);
-    let mut plain = vec![FORMAT_VERSION];
+    let mut plain = vec![CLAIM_VERSION];
     crate::codec::length(body.len()).put(&mut plain);
     plain.extend_from_slice(&body);
     identity.sign(T::DOMAIN, &body).put(&mut plain);
@@ -160,8 +160,8 @@ fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentI
     let plain = open_object(key.expose(), &context::<T>(deployment, place), sealed, MAX_CLAIM, T::WHAT)?;
     let mut r = Reader::new(&plain, T::WHAT);
     let version: u8 = r.value()?;
-    if version != FORMAT_VERSION {
-        return Err(if version > FORMAT_VERSION { BlockError::Unsupported { what: T::WHAT, version } } else { r.malformed() });
+    if version != CLAIM_VERSION {
+        return Err(if version > CLAIM_VERSION { BlockError::Unsupported { what: T::WHAT, version } } else { r.malformed() });
     }
     let len = r.value::<u32>()? as usize;
     let body = r.take(len)?;

@@ -12,8 +12,8 @@ use rand::CryptoRng;
 use crate::codec::{Field, Reader, length};
 use crate::error::{BlockError, Result};
 use crate::id::{BucketId, ChunkId, Hash32, KeyVersion, TenantId};
-use crate::key::Keyring;
-use crate::limits::{COMMIT_SEGMENT_LOG2, FORMAT_VERSION, MAX_CHUNK, MAX_PRIVATE, MAX_RECORDS, MAX_SECTIONS};
+use crate::key::{Keyring, ReferenceKey};
+use crate::limits::{COMMIT_SEGMENT_LOG2, COMMIT_VERSION, MAX_CHUNK, MAX_PRIVATE, MAX_RECORDS, MAX_SECTIONS};
 use crate::manifest::{BlockPosition, Manifest};
 use crate::record::{ChunkEntry, Encoding, PUBLIC_LEN, PublicPart, Record, SectionInfo};
 use crate::seal::{Opener, PREFIX_LEN, sealed_len};
@@ -58,11 +58,14 @@ impl CommitBody {
 
     /// Appends a record; `key_version` is its tenant's current generation (ignored for the service itself).
     pub fn push_record(&mut self, record: Record, key_version: KeyVersion) -> Result<()> {
-        let encoded = record.private().encode();
+        let encoded = record.encode_private();
         if self.records.len() >= MAX_RECORDS || encoded.len() > MAX_PRIVATE {
             return Err(BlockError::Full { wanted: encoded.len() as u64, room: MAX_PRIVATE as u64 });
         }
-        let tenant = record.public().tenant;
+        let tenant = record.tenant();
+        if !record.private().belongs_to(tenant) {
+            return Err(BlockError::Invalid { what: "section of a record" });
+        }
         if tenant != TenantId::SYSTEM {
             self.section_of(tenant, key_version)?;
         }
@@ -133,7 +136,7 @@ impl CommitBody {
     }
 
     fn privates_len(&self, tenant: TenantId) -> u64 {
-        let own = self.records.iter().zip(&self.encoded).filter(|(record, _)| record.public().tenant == tenant);
+        let own = self.records.iter().zip(&self.encoded).filter(|(record, _)| record.tenant() == tenant);
         4 + own.map(|(_, encoded)| (PRIVATE_HEAD + encoded.len()) as u64).sum::<u64>()
     }
 
@@ -148,7 +151,7 @@ impl CommitBody {
     }
 
     fn put_privates(&self, tenant: TenantId, out: &mut Vec<u8>) {
-        let own = || (0u32..).zip(self.records.iter().zip(&self.encoded)).filter(|(_, (r, _))| r.public().tenant == tenant);
+        let own = || (0u32..).zip(self.records.iter().zip(&self.encoded)).filter(|(_, (r, _))| r.tenant() == tenant);
         length(own().count()).put(out);
         for (index, (record, encoded)) in own() {
             index.put(out);
@@ -194,7 +197,7 @@ impl CommitBody {
             builder.push(&plain)?;
             builder.push(&chunks.bytes)?;
         }
-        let mut table = vec![FORMAT_VERSION, u8::try_from(self.tenants.len()).unwrap_or(u8::MAX)];
+        let mut table = vec![COMMIT_VERSION, u8::try_from(self.tenants.len()).unwrap_or(u8::MAX)];
         let mut sections = Vec::with_capacity(self.tenants.len() + 1);
         for index in 1..=self.tenants.len() {
             let section = builder.seal_section(index, at, keys, rng)?;
@@ -230,14 +233,14 @@ impl CommitBody {
             return Err(malformed);
         }
         let mut privates: Vec<Option<Record>> = vec![None; publics.len()];
-        take_privates(&mut r, TenantId::SYSTEM, &publics, &mut privates)?;
+        take_privates(&mut r, (TenantId::SYSTEM, &keys.reference), &publics, &mut privates)?;
         r.finish()?;
         let mut tenants = BTreeMap::new();
         let mut places = Vec::new();
         for (index, section) in (1u8..).zip(&sections) {
             let plain = open_whole(at, index, section, payload, keys)?;
             let mut r = Reader::new(&plain, WHAT);
-            take_privates(&mut r, section.tenant, &publics, &mut privates)?;
+            take_privates(&mut r, (section.tenant, keys.reference_key(section.tenant)?), &publics, &mut privates)?;
             let mut entries: Vec<ChunkEntry> = r.value()?;
             let bytes = r.take(r.remaining())?;
             let base = length(plain.len() - bytes.len());
@@ -255,7 +258,7 @@ impl CommitBody {
             tenants.insert(section.tenant, chunks);
         }
         let records = privates.into_iter().collect::<Option<Vec<Record>>>().ok_or(malformed)?;
-        let encoded = records.iter().map(|record| record.private().encode()).collect();
+        let encoded = records.iter().map(Record::encode_private).collect();
         sections.insert(0, first);
         Ok(OpenedCommit { body: Self { records, encoded, tenants }, sections, chunks: places })
     }
@@ -279,11 +282,11 @@ pub fn open_whole(at: &BlockPosition, index: u8, section: &SectionInfo, payload:
 /// The section table: sections lie one after the other, tenants ascending, and fill the payload.
 fn open_table(r: &mut Reader<'_>, first: &SectionInfo, payload_len: u32) -> Result<Vec<SectionInfo>> {
     let version: u8 = r.value()?;
-    if version > FORMAT_VERSION {
+    if version > COMMIT_VERSION {
         return Err(BlockError::Unsupported { what: WHAT, version });
     }
     let count: u8 = r.value()?;
-    if version != FORMAT_VERSION || usize::from(count) >= MAX_SECTIONS {
+    if version == 0 || usize::from(count) >= MAX_SECTIONS {
         return Err(r.malformed());
     }
     let sections = (0..count).map(|_| r.value()).collect::<Result<Vec<SectionInfo>>>()?;
@@ -301,7 +304,12 @@ fn open_table(r: &mut Reader<'_>, first: &SectionInfo, payload_len: u32) -> Resu
 }
 
 /// Reads the private parts of one section and joins each with its public part; every index once, ascending, own tenant.
-fn take_privates(r: &mut Reader<'_>, tenant: TenantId, publics: &[PublicPart], records: &mut [Option<Record>]) -> Result<()> {
+fn take_privates(
+    r: &mut Reader<'_>,
+    (tenant, key): (TenantId, &ReferenceKey),
+    publics: &[PublicPart],
+    records: &mut [Option<Record>],
+) -> Result<()> {
     let mut next = 0u32;
     for _ in 0..r.value::<u32>()? {
         let index: u32 = r.value()?;
@@ -311,10 +319,13 @@ fn take_privates(r: &mut Reader<'_>, tenant: TenantId, publics: &[PublicPart], r
             return Err(r.malformed());
         }
         let private = r.take(len)?;
-        let public = publics.get(index as usize).filter(|public| public.tenant == tenant && index >= next);
-        let public = public.ok_or_else(|| r.malformed())?;
-        let place = records.get_mut(index as usize).ok_or_else(|| r.malformed())?;
-        *place = Some(Record::from_parts(*public, blind, private)?);
+        let public = publics.get(index as usize).filter(|_| index >= next).ok_or_else(|| r.malformed())?;
+        let place = records.get_mut(index as usize).filter(|place| place.is_none()).ok_or_else(|| r.malformed())?;
+        let record = Record::from_parts(tenant, *public, blind, private)?;
+        if !record.has_references_of(key) {
+            return Err(BlockError::Contradiction { what: "references of a record" });
+        }
+        *place = Some(record);
         next = index.saturating_add(1);
     }
     Ok(())

@@ -21,7 +21,7 @@ pub enum BlockError {
         what: &'static str,
     },
     /// Written by a newer format: upgrade before opening it.
-    #[error("{what} has format version {version}, newer than this build reads: upgrade")]
+    #[error("{what} has version {version}, newer than this build reads: upgrade")]
     Unsupported {
         /// Which object.
         what: &'static str,

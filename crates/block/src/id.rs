@@ -83,8 +83,10 @@ uuid_id! {
     IncarnationId,
     /// Who asked: an API key or an operator.
     PrincipalId,
-    /// What a record is about, as its public part shows it (a version, bucket, block, key or tenant id).
+    /// What a record is about (a version, bucket, block, key or tenant id); only its private part says it.
     SubjectId,
+    /// What a public part shows instead of an id: a keyed hash of it, which only the holder of the tenant's reference key can tell.
+    Reference,
 }
 
 impl TenantId {

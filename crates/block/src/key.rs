@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 use crate::codec::{Field, Reader};
 use crate::error::{BlockError, Result};
-use crate::id::{BucketId, ChunkId};
+use crate::id::{BucketId, ChunkId, Reference};
 
 mod keyring;
 pub use keyring::{Keyring, KeyringPlace, TenantKeys};
@@ -73,12 +73,28 @@ secret_key! {
     TenantKey,
     /// Makes a tenant's bucket keys for chunk ids.
     DedupKey,
+    /// Makes the references that public parts of one tenant's records show.
+    ReferenceKey,
 }
 
 impl ApiKey {
     /// The verifier of an API key's secret: keyed BLAKE3, so that a stolen ledger does not give secrets away.
     pub fn verifier(&self, secret: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.0, secret).as_bytes()
+    }
+}
+
+impl ReferenceKey {
+    /// What stands for an id in public parts: the first 16 bytes of keyed BLAKE3. Equal ids of one tenant have equal references,
+    /// so that an auditor can follow a thing he cannot name. The nil id, which is nobody, stands for itself.
+    pub fn of(&self, id: &[u8; 16]) -> Reference {
+        if *id == [0; 16] {
+            return Reference::NIL;
+        }
+        let hash = blake3::Hasher::new_keyed(&self.0).update(b"diaspore/v1/reference\0").update(id).finalize();
+        let mut short = [0; 16];
+        short.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+        Reference::from_bytes(short)
     }
 }
 

@@ -1,7 +1,18 @@
 //! Limits and constants of format version 1, in one place. Units are bytes unless the name says otherwise.
 
-/// Version of the block format this crate writes.
-pub const FORMAT_VERSION: u8 = 1;
+/// Version of the manifest that this crate writes and the newest it reads; the same holds for the versions below. Each structure
+/// counts for itself, and a value keeps the version it was read with: leaves and signatures are over bytes that must come again.
+pub const MANIFEST_VERSION: u8 = 1;
+/// Version of a record's public part.
+pub const PUBLIC_VERSION: u8 = 1;
+/// Version of a record's private part.
+pub const PRIVATE_VERSION: u8 = 1;
+/// Version of a commit body.
+pub const COMMIT_VERSION: u8 = 1;
+/// Version of claims and heads.
+pub const CLAIM_VERSION: u8 = 1;
+/// Version of the keyring's encoding.
+pub const KEYRING_VERSION: u8 = 1;
 /// Longest shard object: header, body and sealed leaf list together.
 pub const MAX_SHARD_OBJECT: usize = 4 << 20;
 /// Shortest shard object; smaller ones are padded up to it.

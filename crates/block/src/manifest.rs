@@ -7,7 +7,7 @@ use crate::error::{BlockError, Result};
 use crate::geometry::{Geometry, max_payload, object_len};
 use crate::id::{Attempt, BlockId, Counter, DeploymentId, Epoch, Hash32, IncarnationId, Seq};
 use crate::key::{LogIdentity, LogPublicKey};
-use crate::limits::{CELL_LOG2, FORMAT_VERSION};
+use crate::limits::{CELL_LOG2, MANIFEST_VERSION};
 
 /// Bytes of an encoded manifest.
 pub const MANIFEST_LEN: usize = 256;
@@ -24,12 +24,19 @@ tags! {
         Commit = 2,
         /// A commit block whose records decide what became of the predecessors.
         Decision = 3,
-        /// A compacted log. Reserved.
-        Checkpoint = 4,
     }
 }
 
 impl BlockKind {
+    /// What names and headers count by: 1 bulk, 2 commit. A prober looks for both record-bearing kinds under one name and learns
+    /// from the manifest which it found. 3 is reserved for compacted logs, which version 1 does not read.
+    pub const fn name_class(self) -> u8 {
+        match self {
+            Self::Bulk => 1,
+            Self::Commit | Self::Decision => 2,
+        }
+    }
+
     /// Whether the payload is a commit body (its sections begin with the service's own).
     pub const fn has_records(self) -> bool {
         matches!(self, Self::Commit | Self::Decision)
@@ -83,6 +90,8 @@ pub struct LogState {
 /// The signed statement about a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
+    /// Version of its encoding, kept so that the signature's bytes come again.
+    pub(crate) version: u8,
     /// Where the block stands.
     pub position: BlockPosition,
     /// Shards.
@@ -108,7 +117,7 @@ impl Manifest {
     pub fn encode(&self) -> [u8; MANIFEST_LEN] {
         let mut out = Vec::with_capacity(MANIFEST_LEN);
         let at = &self.position;
-        out.push(FORMAT_VERSION);
+        out.push(self.version);
         at.kind.put(&mut out);
         at.attempt.put(&mut out);
         self.geometry.put(&mut out);
@@ -142,10 +151,13 @@ impl Manifest {
     pub fn decode(bytes: &[u8; MANIFEST_LEN]) -> Result<Self> {
         let mut r = Reader::new(bytes, "manifest");
         let version: u8 = r.value()?;
-        if version > FORMAT_VERSION {
+        if version > MANIFEST_VERSION {
             return Err(BlockError::Unsupported { what: "manifest", version });
         }
-        let kind = r.value()?;
+        let kind = match (r.value::<u8>()?, "kind of a block") {
+            (0, what) => return Err(BlockError::Malformed { what }),
+            (byte, what) => BlockKind::from_u8(byte).ok_or(BlockError::Unsupported { what, version: byte })?,
+        };
         let attempt: Attempt = r.value()?;
         let geometry: Geometry = r.value()?;
         let code = r.value()?;
@@ -164,8 +176,8 @@ impl Manifest {
         let blind = r.value()?;
         let position = BlockPosition { deployment, block, kind, incarnation, counter, attempt };
         let log = LogState { epoch, seq, log_size, log_root, acked_through, settled_through, k_floor };
-        let manifest = Self { position, geometry, code, payload_len, shard_len, first_section_len, block_root, log, blind };
-        if version != FORMAT_VERSION || cell_log2 != CELL_LOG2 || !manifest.is_plausible() {
+        let manifest = Self { version, position, geometry, code, payload_len, shard_len, first_section_len, block_root, log, blind };
+        if version == 0 || cell_log2 != CELL_LOG2 || !manifest.is_plausible() {
             return Err(r.malformed());
         }
         r.zeros(RESERVED)?;

@@ -84,7 +84,6 @@ impl Names {
         let kind = match address.kind {
             BlockKind::Commit | BlockKind::Decision => b"commit".as_slice(),
             BlockKind::Bulk => b"bulk",
-            BlockKind::Checkpoint => b"checkpoint",
         };
         let position = [address.incarnation.as_bytes().as_slice(), &address.counter.0.to_be_bytes(), &[address.attempt.0]].concat();
         let hash = hex(&self.tag(kind, address.provider, &position));

@@ -35,8 +35,7 @@ fn context(seal_type: SealType, deployment: DeploymentId, address: &ShardAddress
         .text(name.as_str())
         .field(address.incarnation.as_bytes())
         .field(&address.counter.0.to_be_bytes())
-        // Which of the record-bearing kinds it is, a prober learns from the manifest: they share their names.
-        .field(&[address.attempt.0, u8::from(address.kind.has_records())])
+        .field(&[address.attempt.0, address.kind.name_class()])
 }
 
 /// What the header of a shard at this place is sealed for; the same in every version of the format.
@@ -125,7 +124,7 @@ impl ShardHeader {
             && at.incarnation == address.incarnation
             && at.counter == address.counter
             && at.attempt == address.attempt
-            && at.kind.has_records() == address.kind.has_records();
+            && at.kind.name_class() == address.kind.name_class();
         if !placed || index >= n || block_root(&roots) != manifest.block_root {
             return Err(BlockError::NotAuthentic { what: WHAT });
         }

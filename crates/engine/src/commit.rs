@@ -59,6 +59,12 @@ impl NewRecord {
         }
     }
 
+    /// In a tenant's section: for whatever names that tenant's data.
+    pub(crate) fn within(mut self, tenant: TenantId) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
     pub(crate) fn about(mut self, subject: impl Into<SubjectId>) -> Self {
         self.subject = subject.into();
         self
@@ -108,7 +114,7 @@ impl CommitRequest {
 
     /// Bytes it takes in a block, by estimate from above.
     fn cost(&self) -> usize {
-        let records: usize = self.records.iter().map(|record| record.private.encode().len() + 256).sum();
+        let records: usize = self.records.iter().map(|record| record.private.encoded_len() + 256).sum();
         let chunks: usize = self.chunks.iter().map(|chunk| chunk.stored.len() + 128).sum();
         records + chunks
     }

@@ -84,7 +84,7 @@ pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<Te
             "the keyring holds no keys for another tenant: add a tenant's keys to the keyring, plant it at the providers and start again",
         ));
     };
-    let record = NewRecord::system(TenantCreated { tenant: id, name: name.to_owned() }).about(id);
+    let record = NewRecord::system(TenantCreated { tenant: id, name: name.to_owned() }).within(id).about(id);
     shared.committer.submit(CommitRequest::single(record, guard)).await?;
     Ok(TenantInfo { name: name.to_owned(), id })
 }

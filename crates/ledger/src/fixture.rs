@@ -5,7 +5,7 @@ use diaspore_block::id::{
     Attempt, BlockId, BucketId, ChunkId, Counter, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, SubjectId, TenantId, Timestamp,
     VersionId,
 };
-use diaspore_block::key::LedgerKey;
+use diaspore_block::key::{LedgerKey, ReferenceKey};
 use diaspore_block::manifest::{BlockKind, CodeId};
 use diaspore_block::record::{
     BlobDeleted, BlobPut, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, ChunkRef, Class, CommitReleased, Content, Encoding,
@@ -93,15 +93,16 @@ pub(crate) fn facts(seq: u64) -> BlockFacts {
 }
 
 pub(crate) fn record_at(private: impl Into<Private>, time_ms: u64) -> Record {
+    let private = private.into();
     let facts = RecordFacts {
-        tenant: TENANT,
+        tenant: if private.belongs_to(TENANT) { TENANT } else { TenantId::SYSTEM },
         subject: SubjectId::from_bytes([6; 16]),
         principal: PrincipalId::from_bytes([8; 16]),
         time: Timestamp(time_ms),
         class: Class::Quorum,
         outcome: Outcome::Done,
     };
-    Record::new(facts, private.into(), [9; 32])
+    Record::new(facts, private, [9; 32], &ReferenceKey::from_bytes([10; 32]))
 }
 
 pub(crate) fn applied(seq: u64, private: Vec<Private>, chunks: Vec<ChunkEntry>) -> AppliedBlock {

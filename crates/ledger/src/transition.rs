@@ -127,7 +127,7 @@ impl Transition<'_, '_> {
 
     fn record(&mut self, record: &Record) -> Result<()> {
         self.totals.count_record(record.public().kind.to_u8());
-        let (tenant, time) = (record.public().tenant, record.public().time);
+        let (tenant, time) = (record.tenant(), record.public().time);
         match record.private() {
             Private::TenantCreated(created) => self.tenant_created(created, time),
             Private::BucketCreated(created) => self.bucket_created(created, tenant, time),

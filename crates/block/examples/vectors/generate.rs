@@ -96,7 +96,8 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     };
     let mut body = CommitBody::new();
     for (subject, private) in [(SubjectId::from(at.block), Private::from(added)), (version.into(), put.into())] {
-        body.push_record(Record::new(facts(tenant, subject), private, draw(&mut rng)), KeyVersion(1))?;
+        let record = Record::new(facts(tenant, subject), private, draw(&mut rng), keys.reference_key(tenant)?);
+        body.push_record(record, KeyVersion(1))?;
     }
     body.push_chunk(tenant, KeyVersion(1), bucket, small_id, (1000, Encoding::Raw), small)?;
     let at = position(BlockKind::Commit, &mut rng);

@@ -20,7 +20,7 @@ fn record(world: &mut World, tenant: TenantId, private: Private) -> Record {
     };
     let mut blind = [0; 32];
     rand::Rng::fill_bytes(&mut world.rng, &mut blind);
-    Record::new(facts, private, blind)
+    Record::new(facts, private, blind, world.keys.reference_key(tenant).unwrap())
 }
 
 fn put(key: &[u8], chunk: ChunkId) -> Private {

@@ -7,15 +7,15 @@ use rand::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{ApiKey, CredentialKey, DedupKey, HeadKey, HeaderKey, LedgerKey, LogIdentity, LogKey, MasterKey, NameKey, TenantKey};
+use super::{
+    ApiKey, CredentialKey, DedupKey, HeadKey, HeaderKey, LedgerKey, LogIdentity, LogKey, MasterKey, NameKey, ReferenceKey, TenantKey,
+};
 use crate::codec::{Field, Reader};
 use crate::error::{BlockError, Result};
 use crate::id::{DeploymentId, KeyVersion, TenantId};
-use crate::limits::{KEYRING_GRAIN, MAX_KEYRING};
+use crate::limits::{KEYRING_GRAIN, KEYRING_VERSION, MAX_KEYRING};
 use crate::name::ObjectName;
 use crate::seal::{Context, Salt, SealType, open_object, seal_object};
-
-const VERSION: u8 = 1;
 
 /// Every random key of a deployment.
 pub struct Keyring {
@@ -31,6 +31,8 @@ pub struct Keyring {
     pub head: HeadKey,
     /// The service's own section.
     pub log: LogKey,
+    /// References in public parts of the service's own records.
+    pub reference: ReferenceKey,
     /// Journal and ledger.
     pub ledger: LedgerKey,
     /// API key verifiers.
@@ -51,6 +53,8 @@ pub struct TenantKeys {
     pub current: KeyVersion,
     /// From which bucket keys are derived.
     pub dedup: DedupKey,
+    /// References in public parts of the tenant's records.
+    pub reference: ReferenceKey,
 }
 
 impl fmt::Debug for Keyring {
@@ -69,7 +73,12 @@ impl TenantKeys {
     /// Fresh keys, generation 1.
     pub fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let current = KeyVersion(1);
-        Self { versions: BTreeMap::from([(current, TenantKey::draw(rng))]), current, dedup: DedupKey::draw(rng) }
+        Self {
+            versions: BTreeMap::from([(current, TenantKey::draw(rng))]),
+            current,
+            dedup: DedupKey::draw(rng),
+            reference: ReferenceKey::draw(rng),
+        }
     }
 }
 
@@ -83,6 +92,7 @@ impl Keyring {
             name: NameKey::draw(rng),
             head: HeadKey::draw(rng),
             log: LogKey::draw(rng),
+            reference: ReferenceKey::draw(rng),
             ledger: LedgerKey::draw(rng),
             api: ApiKey::draw(rng),
             credential: CredentialKey::draw(rng),
@@ -125,6 +135,11 @@ impl Keyring {
             .and_then(|keys| keys.versions.get(&version))
             .map(TenantKey::expose)
             .ok_or(BlockError::KeyMissing { tenant, version })
+    }
+
+    /// The key that makes references in public parts of records in this tenant's section.
+    pub fn reference_key(&self, tenant: TenantId) -> Result<&ReferenceKey> {
+        if tenant == TenantId::SYSTEM { Ok(&self.reference) } else { self.tenant(tenant).map(|keys| &keys.reference) }
     }
 
     /// Seals the keyring under the master key for one place. Every copy has a salt of its own, or providers could tell by equal
@@ -204,21 +219,22 @@ impl KeyringPlace<'_> {
 }
 
 /// Bytes of a tenant's entry without its versions.
-const TENANT_LEN: usize = 16 + 4 + 32 + 4;
+const TENANT_LEN: usize = 16 + 4 + 32 + 32 + 4;
 /// Bytes of one version of a tenant's key.
 const VERSION_LEN: usize = 4 + 32;
 
 impl Field for Keyring {
-    const MIN_LEN: usize = 1 + 16 + 8 + 8 * 32 + 4;
+    const MIN_LEN: usize = 1 + 16 + 8 + 9 * 32 + 4;
 
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
+        out.push(KEYRING_VERSION);
         self.deployment.put(out);
         self.version.put(out);
         self.header.put(out);
         self.name.put(out);
         self.head.put(out);
         self.log.put(out);
+        self.reference.put(out);
         self.ledger.put(out);
         self.api.put(out);
         self.credential.put(out);
@@ -228,6 +244,7 @@ impl Field for Keyring {
             tenant.put(out);
             keys.current.put(out);
             keys.dedup.put(out);
+            keys.reference.put(out);
             crate::codec::length(keys.versions.len()).put(out);
             for (version, key) in &keys.versions {
                 version.put(out);
@@ -238,8 +255,8 @@ impl Field for Keyring {
 
     fn take(reader: &mut Reader<'_>) -> Result<Self> {
         let version = reader.value::<u8>()?;
-        if version != VERSION {
-            return Err(if version > VERSION { BlockError::Unsupported { what: "keyring", version } } else { reader.malformed() });
+        if version != KEYRING_VERSION {
+            return Err(if version > KEYRING_VERSION { BlockError::Unsupported { what: "keyring", version } } else { reader.malformed() });
         }
         let mut keyring = Self {
             deployment: reader.value()?,
@@ -248,6 +265,7 @@ impl Field for Keyring {
             name: reader.value()?,
             head: reader.value()?,
             log: reader.value()?,
+            reference: reader.value()?,
             ledger: reader.value()?,
             api: reader.value()?,
             credential: reader.value()?,
@@ -258,6 +276,7 @@ impl Field for Keyring {
             let tenant: TenantId = reader.value()?;
             let current = reader.value()?;
             let dedup = reader.value()?;
+            let reference = reader.value()?;
             let mut versions = BTreeMap::new();
             for _ in 0..reader.value::<u32>()? {
                 let version: KeyVersion = reader.value()?;
@@ -271,7 +290,7 @@ impl Field for Keyring {
             if !ascending || tenant == TenantId::SYSTEM || !versions.contains_key(&current) {
                 return Err(reader.malformed());
             }
-            keyring.tenants.insert(tenant, TenantKeys { versions, current, dedup });
+            keyring.tenants.insert(tenant, TenantKeys { versions, current, dedup, reference });
         }
         Ok(keyring)
     }

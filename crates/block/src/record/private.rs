@@ -1,13 +1,13 @@
-//! Private parts: one struct per kind, encoded as `version ‖ kind ‖ fields in order`.
+//! Private parts: one struct per kind, encoded as `version ‖ kind ‖ subject ‖ principal ‖ fields in order`.
 
 use crate::codec::{Field, Reader, fields, tags};
 use crate::error::{BlockError, Result};
 use crate::geometry::Geometry;
 use crate::id::{
-    Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, TenantId, Timestamp,
-    VersionId,
+    Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, SubjectId, TenantId,
+    Timestamp, VersionId,
 };
-use crate::limits::{FORMAT_VERSION, MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, MAX_LIST_REFS, SEGMENT_LOG2_RANGE};
+use crate::limits::{MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, MAX_LIST_REFS, PRIVATE_VERSION, SEGMENT_LOG2_RANGE};
 use crate::manifest::CodeId;
 use crate::record::{Class, RecordKind};
 use crate::seal::{PREFIX_LEN, sealed_len};
@@ -429,28 +429,14 @@ macro_rules! private {
                 match self { $(Self::$variant(_) => RecordKind::$variant,)* }
             }
 
-            /// `version ‖ kind ‖ fields`.
-            pub fn encode(&self) -> Vec<u8> {
-                let mut out = vec![FORMAT_VERSION, self.kind().to_u8()];
-                match self { $(Self::$variant(part) => part.put(&mut out),)* }
-                out
+            fn put_fields(&self, out: &mut Vec<u8>) {
+                match self { $(Self::$variant(part) => part.put(out),)* }
             }
 
-            /// Decodes one private part; refuses trailing bytes and values outside the limits.
-            pub fn decode(bytes: &[u8]) -> Result<Self> {
-                let mut reader = Reader::new(bytes, "private part of a record");
-                let version: u8 = reader.value()?;
-                if version > FORMAT_VERSION {
-                    return Err(BlockError::Unsupported { what: "private part of a record", version });
-                }
-                let private = match reader.value()? {
+            fn take_fields(kind: RecordKind, reader: &mut Reader<'_>) -> Result<Self> {
+                Ok(match kind {
                     $(RecordKind::$variant => Self::$variant(reader.value()?),)*
-                };
-                if version != FORMAT_VERSION || !private.is_within_limits() {
-                    return Err(reader.malformed());
-                }
-                reader.finish()?;
-                Ok(private)
+                })
             }
         }
 
@@ -468,7 +454,86 @@ private! {
     ProviderFault, AuditDropped, AuditExported, ServiceStarted, ServiceStopped,
 }
 
+/// A record's private part whole: what happened, about what, by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivatePart {
+    /// Version of its encoding, kept so that the commitment's bytes come again.
+    pub(crate) version: u8,
+    /// What it is about.
+    pub subject: SubjectId,
+    /// Who asked.
+    pub principal: PrincipalId,
+    /// What happened.
+    pub private: Private,
+}
+
+impl PrivatePart {
+    /// As it is written today.
+    pub const fn new(subject: SubjectId, principal: PrincipalId, private: Private) -> Self {
+        Self { version: PRIVATE_VERSION, subject, principal, private }
+    }
+
+    /// `version ‖ kind ‖ subject ‖ principal ‖ fields`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![self.version, self.private.kind().to_u8()];
+        self.subject.put(&mut out);
+        self.principal.put(&mut out);
+        self.private.put_fields(&mut out);
+        out
+    }
+
+    /// Decodes one private part; refuses trailing bytes and values outside the limits.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        const WHAT: &str = "private part of a record";
+        let mut reader = Reader::new(bytes, WHAT);
+        let version: u8 = reader.value()?;
+        if version > PRIVATE_VERSION {
+            return Err(BlockError::Unsupported { what: WHAT, version });
+        }
+        let kind = RecordKind::known(reader.value()?)?;
+        let (subject, principal) = (reader.value()?, reader.value()?);
+        let private = Private::take_fields(kind, &mut reader)?;
+        if version == 0 || !private.is_within_limits() {
+            return Err(reader.malformed());
+        }
+        reader.finish()?;
+        Ok(Self { version, subject, principal, private })
+    }
+}
+
 impl Private {
+    /// Bytes of its encoding as a private part.
+    pub fn encoded_len(&self) -> usize {
+        let mut fields = Vec::new();
+        self.put_fields(&mut fields);
+        2 + 16 + 16 + fields.len()
+    }
+
+    /// Whether a record that says this may lie in the section of `tenant` (docs/format.md, section 8): what names a tenant's data
+    /// lies under that tenant's key and under no other.
+    pub fn belongs_to(&self, tenant: TenantId) -> bool {
+        let is_system = tenant == TenantId::SYSTEM;
+        match self {
+            Self::TenantCreated(created) => !is_system && created.tenant == tenant,
+            Self::ApiKeyCreated(created) => created.tenant == tenant,
+            Self::BulkAdded(bulk) => !is_system && bulk.sections.iter().all(|section| section.tenant == tenant),
+            Self::BucketCreated(_) | Self::BucketDeleted(_) | Self::BlobPut(_) | Self::BlobDeleted(_) | Self::BlobRead(_) => !is_system,
+            Self::ApiKeyRevoked(_) | Self::AccessDenied(_) => true,
+            Self::CommitReleased(_)
+            | Self::Decision(_)
+            | Self::MayHaveLost(_)
+            | Self::KeyringChanged(_)
+            | Self::ProviderConfigured(_)
+            | Self::PolicySet(_)
+            | Self::IntegrityFault(_)
+            | Self::ProviderFault(_)
+            | Self::AuditDropped(_)
+            | Self::AuditExported(_)
+            | Self::ServiceStarted(_)
+            | Self::ServiceStopped(_) => is_system,
+        }
+    }
+
     /// Numbers that later code multiplies, allocates or shifts by.
     fn is_within_limits(&self) -> bool {
         match self {

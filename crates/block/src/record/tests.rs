@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::{decode, encode};
 use crate::id::{Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, IncarnationId, KeyVersion, Seq, VersionId};
+use crate::limits::PRIVATE_VERSION;
 use crate::manifest::CodeId;
 use crate::seal::PREFIX_LEN;
 
@@ -78,6 +79,16 @@ fn samples() -> Vec<Private> {
         }
         .into(),
         AuditDropped { count: 3 }.into(),
+        ApiKeyCreated {
+            id: PrincipalId::from_bytes([3; 16]),
+            tenant: TenantId::from_bytes([7; 16]),
+            name: "client".into(),
+            verifier: [1; 32],
+            scopes: vec!["read".into()],
+            expires: Some(Timestamp(9)),
+        }
+        .into(),
+        ApiKeyRevoked { id: PrincipalId::from_bytes([3; 16]) }.into(),
     ]
 }
 
@@ -95,29 +106,114 @@ fn facts() -> RecordFacts {
 #[test]
 fn every_private_part_comes_back_and_no_other_length_does() {
     for private in samples() {
-        let encoded = private.encode();
-        assert_eq!(Private::decode(&encoded).unwrap(), private);
+        let part = PrivatePart::new(SubjectId::from_bytes([5; 16]), PrincipalId::from_bytes([6; 16]), private.clone());
+        let encoded = part.encode();
+        assert_eq!(encoded.len(), private.encoded_len());
+        assert_eq!(PrivatePart::decode(&encoded).unwrap(), part);
         for cut in 0..encoded.len() {
-            assert!(Private::decode(&encoded[..cut]).is_err(), "{:?} cut at {cut}", private.kind());
+            assert!(PrivatePart::decode(&encoded[..cut]).is_err(), "{:?} cut at {cut}", private.kind());
         }
-        assert!(Private::decode(&[encoded.as_slice(), &[0]].concat()).is_err());
-        let newer = [&[2], &encoded[1..]].concat();
-        assert!(matches!(Private::decode(&newer), Err(BlockError::Unsupported { version: 2, .. })));
+        assert!(PrivatePart::decode(&[encoded.as_slice(), &[0]].concat()).is_err());
+        let newer = [&[PRIVATE_VERSION + 1], &encoded[1..]].concat();
+        assert!(matches!(PrivatePart::decode(&newer), Err(BlockError::Unsupported { .. })));
+        let kind = [&[PRIVATE_VERSION, 23], &encoded[2..]].concat();
+        assert_eq!(PrivatePart::decode(&kind), Err(BlockError::Unsupported { what: "kind of a record", version: 23 }));
     }
+}
+
+fn key(byte: u8) -> ReferenceKey {
+    ReferenceKey::from_bytes([byte; 32])
 }
 
 #[test]
 fn a_record_refuses_another_private_part() {
-    let all = samples();
-    let (first, second) = (all[0].clone(), all[1].clone());
-    let record = Record::new(facts(), first.clone(), [1; 32]);
+    let first = Private::from(AuditDropped { count: 3 });
+    let second = Private::from(AuditDropped { count: 4 });
+    let record = Record::new(facts(), first, [1; 32], &key(1));
     let public = *record.public();
-    assert_eq!(Record::from_parts(public, [1; 32], &first.encode()).unwrap(), record);
-    assert!(Record::from_parts(public, [2; 32], &first.encode()).is_err());
-    assert!(Record::from_parts(public, [1; 32], &second.encode()).is_err());
-    let renamed = PublicPart { kind: RecordKind::AuditDropped, ..public };
-    assert!(Record::from_parts(renamed, [1; 32], &first.encode()).is_err());
+    let encoded = record.encode_private();
+    let open = |public, blind, private: &[u8]| Record::from_parts(TenantId::SYSTEM, public, blind, private);
+    assert_eq!(open(public, [1; 32], &encoded).unwrap(), record);
+    assert!(open(public, [2; 32], &encoded).is_err());
+    assert!(open(public, [1; 32], &PrivatePart::new(record.subject(), record.principal(), second).encode()).is_err());
+    // Another principal is another private part: who asked is committed to, although only a reference shows.
+    let other = PrivatePart::new(record.subject(), PrincipalId::from_bytes([9; 16]), record.private().clone());
+    assert!(open(public, [1; 32], &other.encode()).is_err());
+    assert!(open(PublicPart { kind: RecordKind::AuditExported, ..public }, [1; 32], &encoded).is_err());
     assert_eq!(decode::<Record>(&encode(&record), "record").unwrap(), record);
+}
+
+#[test]
+fn the_public_part_shows_no_id() {
+    // Leaves carried raw ids: whoever read an export could join it with anything else that names them.
+    let (tenant, subject, principal) =
+        (TenantId::from_bytes([0xa1; 16]), SubjectId::from_bytes([0xa2; 16]), PrincipalId::from_bytes([0xa3; 16]));
+    let facts = RecordFacts { tenant, subject, principal, ..facts() };
+    let denied = || Private::from(AccessDenied { what: "read".into(), count: 1 });
+    let record = Record::new(facts, denied(), [1; 32], &key(1));
+    let leaf = record.public().encode();
+    for id in [tenant.as_bytes(), subject.as_bytes(), principal.as_bytes()] {
+        assert!(!leaf.windows(4).any(|window| window == &id[..4]));
+    }
+    assert!(record.has_references_of(&key(1)));
+    assert!(!record.has_references_of(&key(2)), "another tenant's key makes other references");
+    let again = Record::new(facts, denied(), [2; 32], &key(1));
+    assert_eq!(again.public().principal, record.public().principal, "an auditor can follow whom he cannot name");
+    assert_ne!(Record::new(facts, denied(), [1; 32], &key(2)).public().principal, record.public().principal);
+    let nobody = RecordFacts { principal: PrincipalId::NIL, ..facts };
+    assert_eq!(Record::new(nobody, denied(), [1; 32], &key(1)).public().principal, Reference::NIL);
+}
+
+#[test]
+fn every_kind_lies_where_its_names_are_safe() {
+    let tenant = TenantId::from_bytes([7; 16]);
+    let other = TenantId::from_bytes([8; 16]);
+    let mut seen = 0;
+    for private in samples() {
+        let places = [TenantId::SYSTEM, tenant, other].map(|place| private.belongs_to(place));
+        let expected = match private.kind() {
+            RecordKind::TenantCreated | RecordKind::BulkAdded | RecordKind::ApiKeyCreated => [false, true, false],
+            RecordKind::BucketCreated | RecordKind::BlobPut | RecordKind::BlobDeleted => [false, true, true],
+            RecordKind::ApiKeyRevoked => [true, true, true],
+            _ => [true, false, false],
+        };
+        assert_eq!(places, expected, "{:?}", private.kind());
+        for (place, allowed) in [TenantId::SYSTEM, tenant, other].into_iter().zip(expected) {
+            let record = Record::new(RecordFacts { tenant: place, ..facts() }, private.clone(), [1; 32], &key(1));
+            let opened = Record::from_parts(place, *record.public(), [1; 32], &record.encode_private());
+            assert_eq!(opened.is_ok(), allowed, "{:?}", private.kind());
+            seen += usize::from(!allowed);
+        }
+    }
+    assert!(seen > 10);
+}
+
+#[test]
+fn a_leaf_of_an_unknown_kind_is_newer_and_still_a_leaf() {
+    let mut leaf = Record::new(facts(), AuditDropped { count: 3 }.into(), [1; 32], &key(1)).public().encode();
+    leaf[1] = 23;
+    assert_eq!(PublicPart::decode(&leaf), Err(BlockError::Unsupported { what: "kind of a record", version: 23 }));
+    let view = LeafView::of(&leaf).unwrap().unwrap();
+    assert_eq!(RecordKind::name_of(view.kind), "kind 23");
+    assert_eq!(RecordKind::name_of(4), "BlobPut");
+    leaf[127] = 1;
+    assert!(LeafView::of(&leaf).is_err());
+    leaf[0] = 2;
+    assert_eq!(LeafView::of(&leaf).unwrap(), None);
+}
+
+#[test]
+fn a_value_of_another_version_keeps_its_bytes() {
+    // One constant was written at encoding: reading an old block and encoding it again would have broken its commitment.
+    let record = Record::new(facts(), AuditDropped { count: 3 }.into(), [1; 32], &key(1));
+    let old = PublicPart { version: 77, ..*record.public() };
+    assert_eq!(old.encode()[0], 77);
+    let part = PrivatePart { version: 77, ..PrivatePart::new(SubjectId::NIL, PrincipalId::NIL, record.private().clone()) };
+    assert_eq!(part.encode()[0], 77);
+    let manifest = crate::test_world::World::new(1).bulk(b"x", 2, 3).0.manifest().clone();
+    let old = crate::manifest::Manifest { version: 77, ..manifest.clone() };
+    assert_eq!(old.encode()[0], 77);
+    assert_ne!(old.hash(), manifest.hash());
 }
 
 #[test]
@@ -126,7 +222,7 @@ fn numbers_outside_the_limits_are_refused() {
     let refused = |change: &dyn Fn(&mut BulkAdded)| {
         let mut changed = bulk.clone();
         change(&mut changed);
-        Private::decode(&Private::from(changed).encode()).is_err()
+        PrivatePart::decode(&PrivatePart::new(SubjectId::NIL, PrincipalId::NIL, changed.into()).encode()).is_err()
     };
     assert!(refused(&|b| b.sections[0].seg_log2 = 63));
     assert!(refused(&|b| b.sections[0].plain_len = 2000));
@@ -140,8 +236,8 @@ fn numbers_outside_the_limits_are_refused() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0u8..30) {
-        let _private = Private::decode(&bytes);
-        let _typed = Private::decode(&[&[1, kind], bytes.as_slice()].concat());
+        let _private = PrivatePart::decode(&bytes);
+        let _typed = PrivatePart::decode(&[&[1, kind], [0; 32].as_slice(), bytes.as_slice()].concat());
         let _record = decode::<Record>(&bytes, "record");
         let _list = Content::decode_list(&bytes);
         if let Some(bytes) = bytes.first_chunk::<PUBLIC_LEN>() {

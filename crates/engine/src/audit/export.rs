@@ -1,6 +1,7 @@
 //! The audit log for outsiders: public parts with inclusion proofs, and the signed statement over all of them.
 
 use diaspore_block::log::{Checkpoint, KeyName};
+use diaspore_block::record::RecordKind;
 
 use super::Event;
 use crate::api::{Caller, Error, ErrorKind};
@@ -10,7 +11,7 @@ use crate::shared::Shared;
 /// Lines per call at most.
 const MAX_LINES: usize = 1000;
 
-/// One leaf of the log. Opaque ids only: it can be shown to an outsider.
+/// One leaf of the log. References instead of ids: it can be shown to an outsider.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct AuditLine {
     /// Index of the leaf, from 0.
@@ -23,11 +24,11 @@ pub struct AuditLine {
     pub outcome: String,
     /// What the write waited for.
     pub class: String,
-    /// Opaque tenant id.
+    /// Reference to the tenant; nil for the service itself.
     pub tenant: String,
-    /// Opaque id of what it is about.
+    /// Reference to what it is about.
     pub subject: String,
-    /// Opaque id of who asked.
+    /// Reference to who asked.
     pub principal: String,
     /// Milliseconds since 1970.
     pub time_ms: u64,
@@ -58,7 +59,7 @@ pub(crate) fn export(shared: &Shared, caller: &Caller, from: u64, limit: usize) 
         lines.push(AuditLine {
             index,
             leaf,
-            kind: format!("{:?}", public.kind),
+            kind: RecordKind::name_of(public.kind.to_u8()),
             outcome: format!("{:?}", public.outcome),
             class: format!("{:?}", public.class),
             tenant: public.tenant.to_string(),

@@ -87,7 +87,8 @@ pub(crate) fn body_of(ground: &Ground, records: Vec<NewRecord>, chunks: Vec<Smal
             };
             let mut blind = [0; 32];
             ground.entropy.draw(&mut blind);
-            body.push_record(Record::new(facts, record.private, blind), current(ground, record.tenant)?)?;
+            let references = ground.keys.reference_key(record.tenant)?;
+            body.push_record(Record::new(facts, record.private, blind, references), current(ground, record.tenant)?)?;
         }
         for chunk in chunks {
             let version = current(ground, chunk.tenant)?;

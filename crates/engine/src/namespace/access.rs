@@ -36,7 +36,7 @@ pub(crate) async fn create_api_key(
     shared.entropy.draw(&mut secret);
     let verifier = shared.keys.api.verifier(&secret);
     let record = ApiKeyCreated { id, tenant, name: name.to_owned(), verifier, scopes: scopes.clone(), expires };
-    let record = NewRecord::system(record).about(id).by(caller.principal);
+    let record = NewRecord::system(record).within(tenant).about(id).by(caller.principal);
     shared.committer.submit(CommitRequest::single(record, ())).await?;
     let token = format!("{PREFIX}{}_{}", hex(id.as_bytes()), hex(&secret));
     Ok(NewApiKey { info: ApiKeyInfo { id, tenant, name: name.to_owned(), scopes, verifier, expires }, token })
@@ -46,10 +46,10 @@ pub(crate) async fn create_api_key(
 pub(crate) async fn revoke_api_key(shared: &Arc<Shared>, caller: &Caller, id: PrincipalId) -> Result<Seq, Error> {
     shared.check_writable()?;
     let known = view(shared)?.api_key(id).map_err(local)?;
-    if known.is_none_or(|key| key.revoked.is_some()) {
+    let Some(known) = known.filter(|key| key.revoked.is_none()) else {
         return Err(Error::new(ErrorKind::Invalid, "no such API key, or revoked already"));
-    }
-    let record = NewRecord::system(ApiKeyRevoked { id }).about(id).by(caller.principal);
+    };
+    let record = NewRecord::system(ApiKeyRevoked { id }).within(known.tenant).about(id).by(caller.principal);
     Ok(shared.committer.submit(CommitRequest::single(record, ())).await?.seq)
 }
 
