@@ -386,6 +386,12 @@ impl Transition<'_, '_> {
     fn commit_released(&mut self, released: &CommitReleased) -> Result<()> {
         let id: BlockId = read(self.changes, Table::Commits, &released.seq.get().to_be_bytes())?
             .ok_or_else(|| self.refused("it releases a commit block that is not applied"))?;
+        // A record list that was carried over may speak of the block as it was written before, under other names: where that one
+        // lay says nothing about the copy that is part of the log.
+        let known: Option<BlockEntry> = read(self.changes, Table::Blocks, id.as_bytes())?;
+        if known.is_some_and(|known| known.facts.manifest_hash != released.manifest_hash) {
+            return Ok(());
+        }
         place(self.changes, &mut self.totals, id, &released.placements)
     }
 

@@ -44,6 +44,8 @@ pub struct Deployment {
     profile: Profile,
     disk: MemoryMedium,
     remembered: MemoryMedium,
+    remembered_empty: bool,
+    /// Nothing on it yet, or a recovery that did not end.
     disk_empty: bool,
     clock: Arc<RuntimeClock>,
     entropy: Arc<SeededEntropy>,
@@ -72,6 +74,7 @@ impl Deployment {
             profile,
             disk: MemoryMedium::new(),
             remembered: MemoryMedium::new(),
+            remembered_empty: true,
             disk_empty: true,
             clock: Arc::new(RuntimeClock::starting_at(Timestamp(1_800_000_000_000))),
             entropy,
@@ -123,18 +126,18 @@ impl Deployment {
             DiskFate::Kept => self.disk.crash(),
             DiskFate::Torn(keep) => self.disk.crash_torn(keep),
             DiskFate::RolledBack => {
-                self.disk_empty = false;
+                self.disk_empty = self.remembered_empty;
                 self.remembered.snapshot()
             }
             DiskFate::Lost => MemoryMedium::new(),
         };
-        // A recovery that did not end is asked for again.
         self.disk_empty = self.disk_empty || self.disk.files().is_empty();
     }
 
     /// Remembers the disk for [`DiskFate::RolledBack`].
     pub fn remember_disk(&mut self) {
         self.remembered = self.disk.snapshot();
+        self.remembered_empty = self.disk_empty;
     }
 
     /// `engine` and its disk take the place of what lived before.
