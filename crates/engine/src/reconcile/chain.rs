@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use diaspore_block::id::{Counter, IncarnationId, Seq};
+use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{Decision, Private};
 
@@ -42,13 +42,18 @@ pub(super) struct Chain {
     pub(super) ends: Vec<(IncarnationId, Seq)>,
 }
 
+/// The first blocks of an incarnation that decided.
+struct Start {
+    /// Sequence of its first block.
+    first: Seq,
+    decision: Decision,
+    /// Decisions of predecessors that it carried over, oldest first: their own copies need not be readable any more.
+    carried: Vec<Decision>,
+}
+
 /// How an incarnation begins.
 enum Beginning {
-    /// Its first block and its decision.
-    Decided {
-        first: Seq,
-        decision: Box<Decision>,
-    },
+    Decided(Box<Start>),
     PassedOver,
     Undetermined(String),
 }
@@ -91,16 +96,16 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
             return Ok(Ok(chain));
         }
         match beginning(ground, evidence, &subject).await? {
-            Beginning::Decided { first, decision } => {
+            Beginning::Decided(start) => {
                 chain.ruling = Some(rank);
-                first_stretch = Some((subject, first, decision));
+                first_stretch = Some((subject, start));
                 break;
             }
             Beginning::PassedOver => chain.passed_over.push(rank.1),
             Beginning::Undetermined(why) => return Ok(Err(why)),
         }
     }
-    let Some((subject, first, decision)) = first_stretch else {
+    let Some(newest) = first_stretch else {
         return match local {
             Some(local) => Err(refused(format!(
                 "the ledger ends at sequence {} of incarnation {}, which no provider knows: wrong accounts, or the providers were rolled back",
@@ -109,7 +114,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
             None => Ok(Ok(chain)),
         };
     };
-    walk_back(ground, book, evidence, local, chain, (subject, first, decision)).await
+    walk_back(ground, book, evidence, local, chain, newest).await
 }
 
 async fn walk_back(
@@ -118,38 +123,32 @@ async fn walk_back(
     evidence: &Evidence,
     local: Option<Local>,
     mut chain: Chain,
-    newest: (Subject, Seq, Box<Decision>),
+    newest: (Subject, Box<Start>),
 ) -> Outcome<Chain> {
     let have = local.map_or(Seq(0), |local| local.seq);
-    let (mut subject, mut first, mut decision) = newest;
+    let (mut subject, mut start) = newest;
     let mut through = None;
     loop {
+        let Start { first, mut decision, mut carried } = *start;
         let from = Counter(have.0.saturating_add(1).saturating_sub(first.0));
         chain.stretches.insert(0, Stretch { subject, from, through, base: first.0 });
-        let Some((predecessor, epoch)) = decision.predecessor else {
-            if first.0 > have.0 + 1 {
-                return Err(refused(format!("the log begins at sequence {first}: the beginning is missing")));
+        let (predecessor, epoch) = loop {
+            let Some((predecessor, epoch)) = decision.predecessor else {
+                if first.0 > have.0 + 1 {
+                    return Err(refused(format!("the log begins at sequence {first}: the beginning is missing")));
+                }
+                return Ok(Ok(chain));
+            };
+            chain.ends.push((predecessor, decision.last_valid));
+            if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
+                return Ok(Ok(join_local(ground, book, chain, local, first, (epoch, decision.last_valid)).await?));
             }
-            return Ok(Ok(chain));
+            // A predecessor whose decision was carried over wrote nothing that does not stand in this stretch.
+            match carried.pop() {
+                Some(earlier) => decision = earlier,
+                None => break (predecessor, epoch),
+            }
         };
-        chain.ends.push((predecessor, decision.last_valid));
-        if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
-            if local.seq > decision.last_valid {
-                return Err(refused(format!(
-                    "fork: this disk released up to sequence {}, the log of incarnation {predecessor} was decided to end at {}; \
-                     two machines acknowledged different histories. Keep this disk, stop both, and compare before anything else is written",
-                    local.seq, decision.last_valid
-                )));
-            }
-            let end = Seq(first.0.saturating_sub(1));
-            if have < end
-                && let Some(subject) = self::subject(ground, book, (epoch, predecessor)).await
-            {
-                let base = local.seq.0.saturating_sub(local.counter.0);
-                chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base });
-            }
-            return Ok(Ok(chain));
-        }
         if first.0 <= have.0 + 1 {
             return Ok(Ok(chain));
         }
@@ -160,10 +159,9 @@ async fn walk_back(
             return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
         };
         match beginning(ground, evidence, &next).await? {
-            Beginning::Decided { first: earlier, decision: its } => {
+            Beginning::Decided(earlier) => {
                 subject = next;
-                first = earlier;
-                decision = its;
+                start = earlier;
             }
             Beginning::PassedOver => {
                 return Err(refused(format!(
@@ -176,20 +174,49 @@ async fn walk_back(
     }
 }
 
+/// The walk back has reached the incarnation in which the ledger stands; `first` is where its successor's blocks begin.
+async fn join_local(
+    ground: &Ground,
+    book: &ClaimBook,
+    mut chain: Chain,
+    local: Local,
+    first: Seq,
+    (epoch, last_valid): (Epoch, Seq),
+) -> Result<Chain, Error> {
+    if local.seq > last_valid {
+        return Err(refused(format!(
+            "fork: this disk released up to sequence {}, the log of incarnation {} was decided to end at {last_valid}; \
+             two machines acknowledged different histories. Keep this disk, stop both, and compare before anything else is written",
+            local.seq, local.incarnation
+        )));
+    }
+    let end = Seq(first.0.saturating_sub(1));
+    if local.seq < end
+        && let Some(subject) = self::subject(ground, book, (epoch, local.incarnation)).await
+    {
+        let base = local.seq.0.saturating_sub(local.counter.0);
+        chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base });
+    }
+    Ok(chain)
+}
+
 /// Reads an incarnation's first blocks up to its decision: carried ones, then the decision itself.
 async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> Result<Beginning, Error> {
     let mut first = None;
+    let mut carried = Vec::new();
     let mut counter = Counter(0);
     loop {
         match evidence.judge(ground, subject, counter, Care::Replay).await? {
             Verdict::Readable(found) => {
                 let first = *first.get_or_insert(found.seq());
+                let decision = decision_in(ground, &found)?;
                 if found.manifest.position.kind == BlockKind::Decision {
-                    return match decision_in(ground, &found)? {
-                        Some(decision) => Ok(Beginning::Decided { first, decision: Box::new(decision) }),
+                    return match decision {
+                        Some(decision) => Ok(Beginning::Decided(Box::new(Start { first, decision, carried }))),
                         None => Err(refused(format!("decision block {} carries no decision", found.seq()))),
                     };
                 }
+                carried.extend(decision);
             }
             Verdict::Unacknowledged { .. } => return Ok(Beginning::PassedOver),
             Verdict::Undetermined { why, .. } => return Ok(Beginning::Undetermined(why)),
