@@ -112,7 +112,8 @@ impl Deployment {
     pub async fn start(&mut self, first: bool) -> Result<(), Error> {
         let mode = if self.disk_empty && !first { Mode::Recover { declare_lost: Vec::new() } } else { Mode::Start };
         let engine = self.start_on(&self.disk.clone(), mode).await?;
-        self.disk_empty = false;
+        // A start that could not decide left nothing behind that a later one could stand on.
+        self.disk_empty = self.disk_empty && engine.status().state != "active";
         self.engine = Some(engine);
         Ok(())
     }

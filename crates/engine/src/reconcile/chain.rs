@@ -126,13 +126,14 @@ async fn walk_back(
     newest: (Subject, Box<Start>),
 ) -> Outcome<Chain> {
     let have = local.map_or(Seq(0), |local| local.seq);
-    let (mut subject, mut start) = newest;
+    let (mut subject, start) = newest;
+    let Start { mut first, mut decision, mut carried } = *start;
     let mut through = None;
     loop {
-        let Start { first, mut decision, mut carried } = *start;
         let from = Counter(have.0.saturating_add(1).saturating_sub(first.0));
         chain.stretches.insert(0, Stretch { subject, from, through, base: first.0 });
-        let (predecessor, epoch) = loop {
+        // Back to the writer of the block before `first`.
+        subject = loop {
             let Some((predecessor, epoch)) = decision.predecessor else {
                 if first.0 > have.0 + 1 {
                     return Err(refused(format!("the log begins at sequence {first}: the beginning is missing")));
@@ -143,35 +144,42 @@ async fn walk_back(
             if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
                 return Ok(Ok(join_local(ground, book, chain, local, first, (epoch, decision.last_valid)).await?));
             }
-            // A predecessor whose decision was carried over wrote nothing that does not stand in this stretch.
-            match carried.pop() {
-                Some(earlier) => decision = earlier,
-                None => break (predecessor, epoch),
+            if first.0 <= have.0 + 1 {
+                return Ok(Ok(chain));
+            }
+            let next = self::subject(ground, book, (epoch, predecessor)).await;
+            ground.unjudged.check()?;
+            let Some(next) = next else {
+                return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
+            };
+            let last_valid = decision.last_valid;
+            // A decision that was carried over need not be readable where it was first written.
+            let start = match carried.pop() {
+                Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: std::mem::take(&mut carried) },
+                None => match beginning(ground, evidence, &next).await? {
+                    Beginning::Decided(start) => *start,
+                    Beginning::PassedOver => {
+                        return Err(refused(format!(
+                            "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {last_valid} and its first blocks are gone"
+                        )));
+                    }
+                    Beginning::Undetermined(why) => return Ok(Err(why)),
+                },
+            };
+            (decision, carried) = (start.decision, start.carried);
+            // Whatever stands at `first` and behind it is there in the successor's blocks.
+            if start.first < first {
+                through = Some(Seq(first.0.saturating_sub(1)));
+                first = start.first;
+                break next;
             }
         };
-        if first.0 <= have.0 + 1 {
-            return Ok(Ok(chain));
-        }
-        through = Some(Seq(first.0.saturating_sub(1)));
-        let next = self::subject(ground, book, (epoch, predecessor)).await;
-        ground.unjudged.check()?;
-        let Some(next) = next else {
-            return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
-        };
-        match beginning(ground, evidence, &next).await? {
-            Beginning::Decided(earlier) => {
-                subject = next;
-                start = earlier;
-            }
-            Beginning::PassedOver => {
-                return Err(refused(format!(
-                    "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {} and its first blocks are gone",
-                    decision.last_valid
-                )));
-            }
-            Beginning::Undetermined(why) => return Ok(Err(why)),
-        }
     }
+}
+
+/// Sequence of the first block of an incarnation: what it carried over, or the decision itself.
+fn first_of(decision: &Decision) -> Seq {
+    decision.carried.iter().map(|(seq, _)| *seq).min().unwrap_or_else(|| decision.last_valid.next())
 }
 
 /// The walk back has reached the incarnation in which the ledger stands; `first` is where its successor's blocks begin.
