@@ -9,10 +9,13 @@ use sha2::{Digest, Sha256};
 use crate::error::{BlockError, Result};
 use crate::id::Hash32;
 use crate::key::{LogIdentity, LogPublicKey};
+use crate::log::empty_root;
 
 const WHAT: &str = "checkpoint";
 const ED25519: u8 = 1;
-const MAX_NOTE: usize = 16 << 10;
+const MAX_NOTE: usize = 64 << 10;
+/// As in Go's `note.Open`.
+const MAX_SIGNATURES: usize = 100;
 
 /// Name of a note's key and origin of the log: printable, without spaces and plus signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,38 +84,45 @@ impl Checkpoint {
         format!("{body}\n\u{2014} {} {}\n", self.origin, BASE64.encode([id.as_slice(), &signature].concat()))
     }
 
-    /// Opens a signed note; signatures by others (witnesses) may stand beside the log's own.
+    /// Opens a signed note, as strictly as Go's `note.Open`: every signature line must be one, whoever's it is, and the first line of
+    /// the log's own key decides. Signatures by others (witnesses) may stand beside it.
     pub fn open(note: &str, public: &LogPublicKey) -> Result<Self> {
         let malformed = BlockError::Malformed { what: WHAT };
-        if note.len() > MAX_NOTE {
+        // Newlines are the only control characters: no carriage return, no zero byte.
+        if note.len() > MAX_NOTE || note.chars().any(|c| c < ' ' && c != '\n') {
             return Err(malformed);
         }
         let (text, signatures) = note.rsplit_once("\n\n").ok_or(malformed.clone())?;
         let body = format!("{text}\n");
-        let mut lines = text.split('\n');
-        let mut line = || lines.next().ok_or(malformed.clone());
-        let origin = KeyName::new(line()?).map_err(|_| malformed.clone())?;
-        let size: u64 = line()?.parse().map_err(|_| malformed.clone())?;
-        let root = BASE64.decode(line()?).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(malformed.clone())?;
-        let checkpoint = Self { origin, size, root: Hash32::from_bytes(root) };
-        // One statement, one text: extension lines and unusual numbers are refused.
-        if checkpoint.body() != body || !signatures.ends_with('\n') {
-            return Err(malformed);
-        }
+        let checkpoint = Self::parse(text).filter(|checkpoint| checkpoint.body() == body).ok_or(malformed.clone())?;
+        let lines = signatures.strip_suffix('\n').ok_or(malformed.clone())?;
         let id = key_id(&checkpoint.origin, public);
-        let ours = signatures.lines().filter_map(|line| {
-            let (name, blob) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
-            let blob = BASE64.decode(blob).ok()?;
-            let (key, signature) = blob.split_first_chunk::<4>()?;
-            (name == checkpoint.origin.0 && *key == id).then(|| signature.try_into().ok())?
-        });
-        let mut refusal = BlockError::NotAuthentic { what: WHAT };
-        for signature in ours {
-            match public.verify_bare(body.as_bytes(), &signature, WHAT) {
-                Ok(()) => return Ok(checkpoint),
-                Err(error) => refusal = error,
+        let mut verdict = None;
+        for (count, line) in lines.split('\n').enumerate() {
+            let (name, key, signature) = signature_line(line).filter(|_| count < MAX_SIGNATURES).ok_or(malformed.clone())?;
+            if verdict.is_none() && name == checkpoint.origin.0 && key == id {
+                let signature = signature.try_into().map_err(|_| BlockError::NotAuthentic { what: WHAT })?;
+                verdict = Some(public.verify_bare(body.as_bytes(), &signature, WHAT));
             }
         }
-        Err(refusal)
+        verdict.unwrap_or(Err(BlockError::NotAuthentic { what: WHAT })).map(|()| checkpoint)
     }
+
+    /// One statement has one text, which the caller compares: extension lines and unusual numbers are refused.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.split('\n');
+        let origin = KeyName::new(lines.next()?).ok()?;
+        let size = lines.next()?.parse().ok()?;
+        let root = Hash32::from_bytes(BASE64.decode(lines.next()?).ok()?.try_into().ok()?);
+        (size > 0 || root == empty_root()).then_some(Self { origin, size, root })
+    }
+}
+
+/// Name, key id and signature of one line `— name base64(key id ‖ signature)`.
+fn signature_line(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
+    let (name, blob) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
+    KeyName::new(name).ok()?;
+    let blob = BASE64.decode(blob).ok()?;
+    let (key, signature) = blob.split_first_chunk::<4>()?;
+    (!signature.is_empty()).then(|| (name, *key, signature.to_vec()))
 }

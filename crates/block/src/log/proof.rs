@@ -93,8 +93,11 @@ pub fn consistency_proof<E: From<BlockError>>(
     new_size: u64,
     mut node: impl FnMut(u8, u64) -> std::result::Result<Hash32, E>,
 ) -> std::result::Result<ConsistencyProof, E> {
-    if old_size == 0 || old_size > new_size {
+    if old_size > new_size {
         return Err(MISSING.into());
+    }
+    if old_size == 0 {
+        return Ok(ConsistencyProof { old_size, new_size, path: Vec::new() });
     }
     let mut path = Vec::new();
     let (mut start, mut end) = (0, new_size);
@@ -150,8 +153,12 @@ impl ConsistencyProof {
     pub fn verify(&self, old_root: &Hash32, new_root: &Hash32) -> Result<()> {
         const WHAT: BlockError = BlockError::Contradiction { what: "consistency proof" };
         let (old, new) = (self.old_size, self.new_size);
-        if old == 0 || old > new {
+        if old > new || (old == 0 && *old_root != empty_root()) {
             return Err(WHAT);
+        }
+        // Every log extends the empty one: there is nothing to show.
+        if old == 0 && new > 0 {
+            return if self.path.is_empty() { Ok(()) } else { Err(WHAT) };
         }
         if old == new {
             return if self.path.is_empty() && old_root == new_root { Ok(()) } else { Err(WHAT) };

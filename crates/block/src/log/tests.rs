@@ -47,7 +47,16 @@ fn roots_and_proofs_of_every_size_up_to_40() {
         }
     }
     assert!(inclusion_proof(40, 40, node).is_err());
-    assert!(consistency_proof(0, 40, node).is_err());
+    assert!(consistency_proof(41, 40, node).is_err());
+    let from_nothing = consistency_proof(0, 40, node).unwrap();
+    assert!(from_nothing.path.is_empty());
+    from_nothing.verify(&empty_root(), &roots[40]).unwrap();
+    assert!(from_nothing.verify(&roots[1], &roots[40]).is_err());
+    assert!(ConsistencyProof { path: vec![roots[1]], ..from_nothing }.verify(&empty_root(), &roots[40]).is_err());
+    let empty = consistency_proof(0, 0, node).unwrap();
+    empty.verify(&empty_root(), &empty_root()).unwrap();
+    assert!(empty.verify(&empty_root(), &roots[1]).is_err());
+    assert!(empty.verify(&roots[1], &roots[1]).is_err());
 }
 
 #[test]
@@ -85,6 +94,47 @@ fn a_checkpoint_opens_under_its_own_key_only() {
     let vkey = verifier_key(&checkpoint.origin, &identity.public());
     let (name, rest) = vkey.split_once('+').unwrap();
     assert_eq!((name, rest.split_once('+').unwrap().0.len()), (checkpoint.origin.as_str(), 8));
+}
+
+#[test]
+fn a_note_is_parsed_as_strictly_as_go_does() {
+    let identity = LogIdentity::draw(&mut rng(1));
+    let public = identity.public();
+    let origin = KeyName::of(DeploymentId::from_bytes([3; 16]));
+    let checkpoint = Checkpoint { origin, size: 77, root: leaf_hash(b"root") };
+    let note = checkpoint.sign(&identity);
+    let line = note.lines().last().unwrap();
+    let with = |lines: &[&str]| format!("{}\n\n{}\n", note.split_once("\n\n").unwrap().0, lines.join("\n"));
+    assert_eq!(with(&[line]), note);
+    let open = |note: &str| Checkpoint::open(note, &public);
+    let witness = "\u{2014} witness AAAAAAAA";
+    assert!(open(&with(&[witness, line])).is_ok());
+    for junk in [
+        "",
+        "junk",
+        "\u{2014} witness",
+        "\u{2014} witness ",
+        "\u{2014} witness AAAA",
+        "\u{2014} witness !!!!",
+        "\u{2014}  AAAAAAAA",
+        "\u{2014} a+b AAAAAAAA",
+    ] {
+        assert!(open(&with(&[line, junk])).is_err(), "{junk:?}");
+        assert!(open(&with(&[junk, line])).is_err(), "{junk:?}");
+    }
+    // The first line of the key decides: a good one behind a forged one does not help.
+    let mut forged = Checkpoint { size: 78, ..checkpoint.clone() }.sign(&identity);
+    forged = forged.lines().last().unwrap().to_owned();
+    assert!(open(&with(&[line, &forged])).is_ok());
+    assert!(open(&with(&[&forged, line])).is_err());
+    assert!(open(&with(&[&vec![witness; 99], [line].as_slice()].concat())).is_ok());
+    assert!(open(&with(&[&vec![witness; 100], [line].as_slice()].concat())).is_err());
+    assert!(open(&note.replace('\n', "\r\n")).is_err());
+    assert!(open(&note.replacen(" ", " \t", 1)).is_err());
+    // A log without leaves has one root.
+    let empty = Checkpoint { size: 0, root: empty_root(), ..checkpoint.clone() };
+    assert_eq!(open(&empty.sign(&identity)).unwrap(), empty);
+    assert!(open(&Checkpoint { size: 0, ..checkpoint }.sign(&identity)).is_err());
 }
 
 #[test]
