@@ -108,25 +108,32 @@ impl MasterKey {
 impl DedupKey {
     /// The chunk hasher of one bucket: equal chunks of different buckets have unrelated ids.
     pub fn bucket(&self, bucket: &BucketId) -> ChunkHasher {
-        ChunkHasher(*blake3::keyed_hash(&self.0, bucket.as_bytes()).as_bytes())
+        // Two keys of 16 and 36 input bytes: neither can be the other's.
+        let purpose = blake3::Hasher::new_keyed(&self.0).update(b"diaspore/v1/purpose\0").update(bucket.as_bytes()).finalize();
+        ChunkHasher { chunk: *blake3::keyed_hash(&self.0, bucket.as_bytes()).as_bytes(), purpose: *purpose.as_bytes() }
     }
 }
 
-/// Makes chunk ids of one bucket.
+/// Makes chunk ids of one bucket, and under a second key whatever else is hashed in it.
 #[derive(zeroize::ZeroizeOnDrop)]
 #[expect(missing_debug_implementations, reason = "a key is never printed")]
-pub struct ChunkHasher([u8; 32]);
+pub struct ChunkHasher {
+    chunk: [u8; 32],
+    purpose: [u8; 32],
+}
 
 impl ChunkHasher {
     /// Keyed BLAKE3 of the plain bytes of a chunk.
     pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
-        ChunkId::from_bytes(*blake3::keyed_hash(&self.0, plain).as_bytes())
+        ChunkId::from_bytes(*blake3::keyed_hash(&self.chunk, plain).as_bytes())
     }
 
-    /// Keyed BLAKE3 of any bytes for another purpose in the same bucket, such as an idempotency key.
+    /// Keyed BLAKE3 of any bytes for another purpose in the same bucket: `"chunker"`, `"body"`, `"request"` (docs/format.md,
+    /// section 3). Its key is not that of chunk ids: under one key, a chunk crafted to begin like a purpose would have had an id
+    /// equal to that purpose's hash.
     pub fn keyed(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&[0xff]).update(&u64::to_be_bytes(purpose.len() as u64)).update(purpose.as_bytes()).update(bytes);
+        let mut hasher = blake3::Hasher::new_keyed(&self.purpose);
+        hasher.update(&u64::to_be_bytes(purpose.len() as u64)).update(purpose.as_bytes()).update(bytes);
         *hasher.finalize().as_bytes()
     }
 }

@@ -359,5 +359,10 @@ mod tests {
         let (a, b) = (keys.dedup.bucket(&BucketId::from_bytes([1; 16])), keys.dedup.bucket(&BucketId::from_bytes([2; 16])));
         assert_ne!(a.chunk_id(b"same"), b.chunk_id(b"same"));
         assert_eq!(a.chunk_id(b"same"), a.chunk_id(b"same"));
+        // A chunk that spells out what is hashed for a purpose does not get that hash as its id.
+        let crafted = [7u64.to_be_bytes().as_slice(), b"request", b"bytes"].concat();
+        assert_ne!(a.chunk_id(&crafted).as_bytes(), &a.keyed("request", b"bytes"));
+        assert_ne!(a.chunk_id(&[&[0xff], crafted.as_slice()].concat()).as_bytes(), &a.keyed("request", b"bytes"));
+        assert_ne!(a.keyed("request", b"bytes"), b.keyed("request", b"bytes"));
     }
 }
