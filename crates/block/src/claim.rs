@@ -7,7 +7,7 @@ use crate::error::{BlockError, Result};
 use crate::geometry::Geometry;
 use crate::id::{Counter, DeploymentId, Epoch, IncarnationId, Seq, Timestamp};
 use crate::key::{HeadKey, LogIdentity, LogPublicKey};
-use crate::limits::{CLAIM_GRAIN, CLAIM_VERSION, MAX_CLAIM};
+use crate::limits::{CLAIM_VERSION, HEAD_LEN, MAX_CLAIM, MAX_CLAIM_NAMES, MAX_PROVIDER_ID};
 use crate::name::ObjectName;
 use crate::seal::{Context, Salt, SealType, open_object, seal_object};
 
@@ -63,6 +63,8 @@ trait Parked: Field {
     const SEAL: SealType;
     const DOMAIN: &'static str;
     const WHAT: &'static str;
+    /// Plain length of every one of them.
+    const LEN: usize;
     fn deployment(&self) -> DeploymentId;
     fn is_plausible(&self) -> bool;
 }
@@ -71,11 +73,20 @@ impl Parked for Claim {
     const SEAL: SealType = SealType::Claim;
     const DOMAIN: &'static str = "diaspore/v1/claim";
     const WHAT: &'static str = "claim";
+    const LEN: usize = MAX_CLAIM;
     fn deployment(&self) -> DeploymentId {
         self.deployment
     }
     fn is_plausible(&self) -> bool {
-        self.epoch.0 > 0 && self.window > 0 && self.k_floor >= 1 && self.claim_quorum >= 1
+        let quorum = usize::from(self.claim_quorum);
+        self.epoch.0 > 0
+            && self.window > 0
+            && (1..=self.geometry.k()).contains(&self.k_floor)
+            && (1..=self.providers.len()).contains(&quorum)
+            && self.providers.len() <= MAX_CLAIM_NAMES
+            && self.claims_seen.len() <= MAX_CLAIM_NAMES
+            && self.providers.iter().all(|name| (1..=MAX_PROVIDER_ID).contains(&name.len()))
+            && self.claims_seen.iter().all(|(epoch, _)| *epoch < self.epoch)
     }
 }
 
@@ -83,6 +94,7 @@ impl Parked for Head {
     const SEAL: SealType = SealType::Head;
     const DOMAIN: &'static str = "diaspore/v1/head";
     const WHAT: &'static str = "head";
+    const LEN: usize = HEAD_LEN;
     fn deployment(&self) -> DeploymentId {
         self.deployment
     }
@@ -136,7 +148,7 @@ fn context<T: Parked>(deployment: DeploymentId, (provider, name): (&str, &Object
     Context::new(T::SEAL, deployment).text(provider).text(name.as_str())
 }
 
-/// Plaintext: version, length, body, signature, zeros up to a multiple of 1024.
+/// Plaintext: version, length, body, signature, zeros up to the one length of its kind.
 fn seal<T: Parked>(
     value: &T,
     key: &HeadKey,
@@ -149,15 +161,15 @@ fn seal<T: Parked>(
     crate::codec::length(body.len()).put(&mut plain);
     plain.extend_from_slice(&body);
     identity.sign(T::DOMAIN, &body).put(&mut plain);
-    plain.resize(plain.len().next_multiple_of(CLAIM_GRAIN), 0);
-    if plain.len() > MAX_CLAIM || !value.is_plausible() {
+    if plain.len() > T::LEN || !value.is_plausible() {
         return Err(BlockError::Invalid { what: T::WHAT });
     }
+    plain.resize(T::LEN, 0);
     seal_object(key.expose(), Salt::draw(rng), &context::<T>(value.deployment(), place), &plain)
 }
 
 fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<T> {
-    let plain = open_object(key.expose(), &context::<T>(deployment, place), sealed, MAX_CLAIM, T::WHAT)?;
+    let plain = open_object(key.expose(), &context::<T>(deployment, place), sealed, MAX_CLAIM.max(T::LEN), T::WHAT)?;
     let mut r = Reader::new(&plain, T::WHAT);
     let version: u8 = r.value()?;
     if version != CLAIM_VERSION {
@@ -166,7 +178,7 @@ fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentI
     let len = r.value::<u32>()? as usize;
     let body = r.take(len)?;
     let signature = r.array()?;
-    if r.remaining() >= CLAIM_GRAIN {
+    if plain.len() != T::LEN {
         return Err(r.malformed());
     }
     r.zeros_to_end()?;
@@ -187,7 +199,7 @@ mod tests {
             incarnation: IncarnationId::from_bytes([1; 16]),
             started: Timestamp(5),
             lease_ms: 3000,
-            claim_quorum: 3,
+            claim_quorum: 2,
             claims_seen: vec![(Epoch(1), IncarnationId::from_bytes([2; 16]))],
             providers: vec!["alpha".into(), "beta".into()],
             geometry: Geometry::new(3, 5).unwrap(),
@@ -209,11 +221,12 @@ mod tests {
         let open =
             |provider: &str, name: &ObjectName, bytes: &[u8]| Claim::open(&keys.head, &public, keys.deployment, (provider, name), bytes);
         assert_eq!(open("alpha", &name, &sealed).unwrap(), claim);
+        assert_eq!(sealed.len(), MAX_CLAIM + 56 + 16, "one size, whatever it names");
         assert!(open("beta", &name, &sealed).is_err());
         let other = names.claim("alpha", claim.incarnation, Epoch(3));
         assert!(open("alpha", &other, &sealed).is_err());
         assert!(Head::open(&keys.head, &public, keys.deployment, ("alpha", &name), &sealed).is_err());
-        for at in (0..sealed.len()).step_by(7) {
+        for at in (0..sealed.len()).step_by(611) {
             let mut flipped = sealed.clone();
             flipped[at] ^= 1;
             assert!(open("alpha", &name, &flipped).is_err());
@@ -221,5 +234,41 @@ mod tests {
         let stranger = World::new(2).keys.identity;
         let forged = claim.seal(&keys.head, &stranger, ("alpha", &name), &mut world.rng).unwrap();
         assert_eq!(open("alpha", &name, &forged), Err(BlockError::NotAuthentic { what: "claim" }));
+    }
+
+    #[test]
+    fn claims_and_heads_whose_numbers_do_not_fit_are_refused() {
+        let mut world = World::new(3);
+        let good = claim(&world);
+        assert!(good.is_plausible());
+        let refused = |change: &dyn Fn(&mut Claim)| {
+            let mut changed = good.clone();
+            change(&mut changed);
+            !changed.is_plausible()
+        };
+        assert!(refused(&|c| c.k_floor = 4));
+        assert!(refused(&|c| c.k_floor = 0));
+        assert!(refused(&|c| c.claim_quorum = 3));
+        assert!(refused(&|c| c.claim_quorum = 0));
+        assert!(refused(&|c| c.providers[0].clear()));
+        assert!(refused(&|c| c.providers[0] = "x".repeat(256)));
+        assert!(refused(&|c| c.claims_seen[0].0 = Epoch(2)));
+        assert!(refused(&|c| c.window = 0));
+        assert!(refused(&|c| c.epoch = Epoch(0)));
+        let head = |acked, settled| Head {
+            deployment: good.deployment,
+            incarnation: good.incarnation,
+            counter: Counter(1),
+            seq: Seq(5),
+            acked_through: Seq(acked),
+            settled_through: Seq(settled),
+            checkpoint: String::new(),
+        };
+        assert!(head(5, 5).is_plausible() && !head(6, 5).is_plausible() && !head(4, 5).is_plausible());
+        // What is not plausible is neither sealed nor taken from somebody who did seal it.
+        let name = world.names().claim("alpha", good.incarnation, good.epoch);
+        let keys = &world.keys;
+        let wrong = Claim { window: 0, ..good };
+        assert!(wrong.seal(&keys.head, &keys.identity, ("alpha", &name), &mut world.rng).is_err());
     }
 }

@@ -13,7 +13,7 @@ use crate::codec::{Field, Reader, length};
 use crate::error::{BlockError, Result};
 use crate::id::{BucketId, ChunkId, Hash32, KeyVersion, TenantId};
 use crate::key::{Keyring, ReferenceKey};
-use crate::limits::{COMMIT_SEGMENT_LOG2, COMMIT_VERSION, MAX_CHUNK, MAX_PRIVATE, MAX_RECORDS, MAX_SECTIONS};
+use crate::limits::{COMMIT_SEGMENT_LOG2, COMMIT_VERSION, MAX_PRIVATE, MAX_RECORDS, MAX_SECTIONS};
 use crate::manifest::{BlockPosition, Manifest};
 use crate::record::{ChunkEntry, Encoding, PUBLIC_LEN, PublicPart, Record, SectionInfo};
 use crate::seal::{Opener, PREFIX_LEN, sealed_len};
@@ -84,14 +84,14 @@ impl CommitBody {
         (plain_len, encoding): (u32, Encoding),
         stored: &[u8],
     ) -> Result<()> {
-        if tenant == TenantId::SYSTEM || stored.len() > MAX_CHUNK || plain_len as usize > MAX_CHUNK {
+        let mut entry = ChunkEntry { bucket, id, section: 0, offset: 0, stored_len: length(stored.len()), plain_len, encoding };
+        if tenant == TenantId::SYSTEM || !entry.is_plausible() {
             return Err(BlockError::Invalid { what: "small chunk" });
         }
         let chunks = self.section_of(tenant, key_version)?;
         let full = BlockError::Full { wanted: stored.len() as u64, room: 0 };
-        let offset = u32::try_from(chunks.bytes.len()).map_err(|_| full)?;
-        let stored_len = length(stored.len());
-        chunks.entries.push(ChunkEntry { bucket, id, section: 0, offset, stored_len, plain_len, encoding });
+        entry.offset = u32::try_from(chunks.bytes.len()).map_err(|_| full)?;
+        chunks.entries.push(entry);
         chunks.bytes.extend_from_slice(stored);
         Ok(())
     }
@@ -209,8 +209,14 @@ impl CommitBody {
         Ok((SealedPayload { bytes: builder.into_bytes(), sections }, first_len))
     }
 
-    /// Opens the payload of a commit or decision block that belongs to `manifest`.
+    /// Opens the payload of a commit or decision block that belongs to `manifest`. Fails with `KeyMissing` if the keyring does not
+    /// open all of it; see [`CommitBody::open_partly`].
     pub fn open(manifest: &Manifest, payload: &[u8], keys: &Keyring) -> Result<OpenedCommit> {
+        Self::open_partly(manifest, payload, keys)?.whole()
+    }
+
+    /// Opens what the keyring has keys for. Of a tenant that was shredded the leaves remain, and nothing else.
+    pub fn open_partly(manifest: &Manifest, payload: &[u8], keys: &Keyring) -> Result<PartlyOpened> {
         let at = &manifest.position;
         let malformed = BlockError::Malformed { what: WHAT };
         if !at.kind.has_records() || payload.len() as u64 != u64::from(manifest.payload_len) {
@@ -232,35 +238,100 @@ impl CommitBody {
         if publics.len() > MAX_RECORDS {
             return Err(malformed);
         }
-        let mut privates: Vec<Option<Record>> = vec![None; publics.len()];
-        take_privates(&mut r, (TenantId::SYSTEM, &keys.reference), &publics, &mut privates)?;
+        let mut records: Vec<OpenedRecord> = publics.into_iter().map(OpenedRecord::Shredded).collect();
+        take_privates(&mut r, (TenantId::SYSTEM, &keys.reference), &mut records)?;
         r.finish()?;
-        let mut tenants = BTreeMap::new();
-        let mut places = Vec::new();
+        let (mut tenants, mut chunks, mut shredded) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (index, section) in (1u8..).zip(&sections) {
-            let plain = open_whole(at, index, section, payload, keys)?;
+            let plain = match open_whole(at, index, section, payload, keys) {
+                Err(BlockError::KeyMissing { tenant, version }) => {
+                    shredded.push((tenant, version));
+                    continue;
+                }
+                opened => opened?,
+            };
             let mut r = Reader::new(&plain, WHAT);
-            take_privates(&mut r, (section.tenant, keys.reference_key(section.tenant)?), &publics, &mut privates)?;
+            let own = take_privates(&mut r, (section.tenant, keys.reference_key(section.tenant)?), &mut records)?;
             let mut entries: Vec<ChunkEntry> = r.value()?;
             let bytes = r.take(r.remaining())?;
+            if own == 0 && entries.is_empty() {
+                return Err(malformed);
+            }
             let base = length(plain.len() - bytes.len());
+            let mut end = base;
             for entry in &mut entries {
-                let start = entry.offset.checked_sub(base).ok_or(malformed.clone())?;
-                let end = start as usize + entry.stored_len as usize;
-                if entry.section != index || end > bytes.len() || entry.plain_len as usize > MAX_CHUNK {
+                // Stored bytes follow each other without gaps: nothing can hide between them.
+                if entry.section != index || entry.offset != end || !entry.is_plausible() {
                     return Err(malformed);
                 }
-                places.push((section.tenant, entry.clone()));
+                end = end.checked_add(entry.stored_len).ok_or(malformed.clone())?;
+                chunks.push((section.tenant, entry.clone()));
                 entry.section = 0;
-                entry.offset = start;
+                entry.offset -= base;
             }
-            let chunks = TenantChunks { key_version: section.key_version, entries, bytes: bytes.to_vec() };
-            tenants.insert(section.tenant, chunks);
+            if end as usize != plain.len() {
+                return Err(malformed);
+            }
+            let own = TenantChunks { key_version: section.key_version, entries, bytes: bytes.to_vec() };
+            tenants.insert(section.tenant, own);
         }
-        let records = privates.into_iter().collect::<Option<Vec<Record>>>().ok_or(malformed)?;
-        let encoded = records.iter().map(Record::encode_private).collect();
+        // A private part that is nowhere is excused only by a section that could not be opened.
+        if shredded.is_empty() && records.iter().any(|record| matches!(record, OpenedRecord::Shredded(_))) {
+            return Err(malformed);
+        }
         sections.insert(0, first);
-        Ok(OpenedCommit { body: Self { records, encoded, tenants }, sections, chunks: places })
+        Ok(PartlyOpened { records, sections, chunks, shredded, tenants })
+    }
+}
+
+/// A record as far as the keyring opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenedRecord {
+    /// Both parts.
+    Whole(Record),
+    /// Only its leaf: the key of its section is gone.
+    Shredded(PublicPart),
+}
+
+impl OpenedRecord {
+    /// The leaf, which nothing takes away.
+    pub const fn public(&self) -> &PublicPart {
+        match self {
+            Self::Whole(record) => record.public(),
+            Self::Shredded(public) => public,
+        }
+    }
+}
+
+/// A commit body as far as the keyring opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartlyOpened {
+    /// Every record in order.
+    pub records: Vec<OpenedRecord>,
+    /// Sections of the payload; the service's own is the first.
+    pub sections: Vec<SectionInfo>,
+    /// Where the small chunks lie, offsets counted in their section's plaintext.
+    pub chunks: Vec<(TenantId, ChunkEntry)>,
+    /// Tenants and key versions of the sections that did not open.
+    pub shredded: Vec<(TenantId, KeyVersion)>,
+    tenants: BTreeMap<TenantId, TenantChunks>,
+}
+
+impl PartlyOpened {
+    /// The whole body, if every section was opened.
+    pub fn whole(self) -> Result<OpenedCommit> {
+        if let Some((tenant, version)) = self.shredded.first().copied() {
+            return Err(BlockError::KeyMissing { tenant, version });
+        }
+        let whole = |record| match record {
+            OpenedRecord::Whole(record) => Some(record),
+            OpenedRecord::Shredded(_) => None,
+        };
+        let records = self.records.into_iter().map(whole).collect::<Option<Vec<Record>>>();
+        let records = records.ok_or(BlockError::Malformed { what: WHAT })?;
+        let encoded = records.iter().map(Record::encode_private).collect();
+        let body = CommitBody { records, encoded, tenants: self.tenants };
+        Ok(OpenedCommit { body, sections: self.sections, chunks: self.chunks })
     }
 }
 
@@ -303,32 +374,28 @@ fn open_table(r: &mut Reader<'_>, first: &SectionInfo, payload_len: u32) -> Resu
     if end == u64::from(payload_len) { Ok(sections) } else { Err(r.malformed()) }
 }
 
-/// Reads the private parts of one section and joins each with its public part; every index once, ascending, own tenant.
-fn take_privates(
-    r: &mut Reader<'_>,
-    (tenant, key): (TenantId, &ReferenceKey),
-    publics: &[PublicPart],
-    records: &mut [Option<Record>],
-) -> Result<()> {
+/// Reads the private parts of one section and joins each with its public part; every index once, ascending. Gives their number.
+fn take_privates(r: &mut Reader<'_>, (tenant, key): (TenantId, &ReferenceKey), records: &mut [OpenedRecord]) -> Result<u32> {
+    let count = r.value::<u32>()?;
     let mut next = 0u32;
-    for _ in 0..r.value::<u32>()? {
+    for _ in 0..count {
         let index: u32 = r.value()?;
         let blind = r.value()?;
         let len = r.value::<u32>()? as usize;
-        if len > MAX_PRIVATE {
+        if len > MAX_PRIVATE || index < next {
             return Err(r.malformed());
         }
         let private = r.take(len)?;
-        let public = publics.get(index as usize).filter(|_| index >= next).ok_or_else(|| r.malformed())?;
-        let place = records.get_mut(index as usize).filter(|place| place.is_none()).ok_or_else(|| r.malformed())?;
-        let record = Record::from_parts(tenant, *public, blind, private)?;
+        let Some(place) = records.get_mut(index as usize) else { return Err(r.malformed()) };
+        let OpenedRecord::Shredded(public) = *place else { return Err(r.malformed()) };
+        let record = Record::from_parts(tenant, public, blind, private)?;
         if !record.has_references_of(key) {
             return Err(BlockError::Contradiction { what: "references of a record" });
         }
-        *place = Some(record);
+        *place = OpenedRecord::Whole(record);
         next = index.saturating_add(1);
     }
-    Ok(())
+    Ok(count)
 }
 
 #[cfg(test)]

@@ -49,14 +49,18 @@ pub const MAX_BLOB_KEY: usize = 1024;
 pub const MAX_INLINE_REFS: usize = 512;
 /// Most references in one chunk of a content list.
 pub const MAX_LIST_REFS: usize = 4096;
+/// Most levels of lists above a blob's data.
+pub const MAX_DEPTH: u8 = 3;
 /// Longest sealed keyring, before sealing.
 pub const MAX_KEYRING: usize = 4 << 20;
 /// Keyrings are padded to a multiple of this.
 pub const KEYRING_GRAIN: usize = 4096;
-/// Longest claim or head, before sealing.
-pub const MAX_CLAIM: usize = 64 << 10;
-/// Claims and heads are padded to a multiple of this.
-pub const CLAIM_GRAIN: usize = 1024;
+/// Length of every claim before sealing: its size tells nothing about providers and predecessors.
+pub const MAX_CLAIM: usize = 32 << 10;
+/// Length of every head before sealing.
+pub const HEAD_LEN: usize = 4 << 10;
+/// Most predecessors and providers a claim names.
+pub const MAX_CLAIM_NAMES: usize = 1024;
 /// Plain length of a compression frame.
 pub const FRAME_LEN: usize = 64 << 10;
 /// Longest chunk, plain.

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{Field, Reader, tags};
 use crate::error::{BlockError, Result};
-use crate::geometry::{Geometry, max_payload, object_len};
+use crate::geometry::{Geometry, shard_len_for};
 use crate::id::{Attempt, BlockId, Counter, DeploymentId, Epoch, Hash32, IncarnationId, Seq};
 use crate::key::{LogIdentity, LogPublicKey};
 use crate::limits::{CELL_LOG2, MANIFEST_VERSION};
@@ -187,14 +187,16 @@ impl Manifest {
 
     fn is_plausible(&self) -> bool {
         let k = self.geometry.k();
-        let lengths = object_len(self.shard_len).is_ok()
-            && self.payload_len > 0
-            && self.payload_len as usize <= max_payload(k)
-            && u64::from(self.payload_len) <= u64::from(self.shard_len) * u64::from(k)
-            && self.first_section_len <= self.payload_len;
-        let position =
-            if self.position.kind.has_records() { self.log.seq.0 > 0 } else { self.log.seq.0 == 0 && self.first_section_len == 0 };
-        lengths && position && self.position.attempt.0 < Attempt::COUNT
+        let log = &self.log;
+        let lengths = shard_len_for(self.payload_len as usize, k) == Ok(self.shard_len) && self.first_section_len <= self.payload_len;
+        let position = if self.position.kind.has_records() {
+            let marks = log.settled_through <= log.acked_through && log.acked_through <= log.seq;
+            log.seq.0 > 0 && marks && self.first_section_len > 0
+        } else {
+            let empty = LogState { epoch: log.epoch, k_floor: log.k_floor, ..LogState::default() };
+            *log == empty && self.first_section_len == 0
+        };
+        lengths && position && (1..=k).contains(&log.k_floor) && self.position.attempt.0 < Attempt::COUNT
     }
 
     /// SHA-256 over domain and encoding: what the log names a block by.
@@ -220,5 +222,53 @@ impl Field for Manifest {
     }
     fn take(reader: &mut Reader<'_>) -> Result<Self> {
         Self::decode(&reader.array()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_world::World;
+
+    #[test]
+    fn numbers_that_do_not_fit_each_other_are_refused() {
+        let bulk = World::new(1).bulk(&[7; 9000], 2, 3).0.manifest().clone();
+        assert_eq!(Manifest::decode(&bulk.encode()).unwrap(), bulk);
+        let refused = |from: &Manifest, change: &dyn Fn(&mut Manifest)| {
+            let mut changed = from.clone();
+            change(&mut changed);
+            Manifest::decode(&changed.encode()).is_err()
+        };
+        assert!(refused(&bulk, &|m| m.log.seq = Seq(1)));
+        assert!(refused(&bulk, &|m| m.log.log_size = 1));
+        assert!(refused(&bulk, &|m| m.log.log_root = Hash32::from_bytes([1; 32])));
+        assert!(refused(&bulk, &|m| m.log.acked_through = Seq(1)));
+        assert!(refused(&bulk, &|m| m.log.settled_through = Seq(1)));
+        assert!(refused(&bulk, &|m| m.first_section_len = 1));
+        assert!(refused(&bulk, &|m| m.log.k_floor = 0));
+        assert!(refused(&bulk, &|m| m.log.k_floor = 3));
+        assert!(refused(&bulk, &|m| m.shard_len += 65_536));
+        assert!(refused(&bulk, &|m| m.payload_len = 0));
+        assert!(refused(&bulk, &|m| m.position.attempt = Attempt(4)));
+        let mut commit = bulk.clone();
+        commit.position.kind = BlockKind::Commit;
+        commit.first_section_len = 100;
+        commit.log = World::log(BlockKind::Commit);
+        assert!(!refused(&commit, &|_| ()));
+        assert!(refused(&commit, &|m| m.log.seq = Seq(0)));
+        assert!(refused(&commit, &|m| m.log.acked_through = Seq(10)));
+        assert!(refused(&commit, &|m| m.log.settled_through = Seq(1)));
+        assert!(refused(&commit, &|m| m.first_section_len = 0));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_a_newer_versions() {
+        let mut encoded = World::new(1).bulk(&[7; 9000], 2, 3).0.manifest().encode();
+        for (kind, newer) in [(4, true), (9, true), (0, false)] {
+            encoded[1] = kind;
+            let refused = Manifest::decode(&encoded).unwrap_err();
+            assert_eq!(matches!(refused, BlockError::Unsupported { .. }), newer, "{refused}");
+            assert_eq!(refused.is_integrity(), !newer);
+        }
     }
 }

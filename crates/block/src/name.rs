@@ -70,7 +70,6 @@ impl fmt::Debug for ShardAddress<'_> {
 
 /// Makes the names of one deployment: HMAC-SHA-256 under the name key, cut to 20 bytes.
 #[expect(missing_debug_implementations, reason = "holds a keyed MAC state")]
-#[derive(Clone)]
 pub struct Names(Hmac<Sha256>);
 
 impl Names {

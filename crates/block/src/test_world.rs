@@ -63,11 +63,11 @@ impl World {
                 seq: Seq(9),
                 log_size: 12,
                 log_root: Hash32::from_bytes([5; 32]),
-                k_floor: 2,
+                k_floor: 1,
                 ..LogState::default()
             }
         } else {
-            LogState { epoch: Epoch(3), k_floor: 2, ..LogState::default() }
+            LogState { epoch: Epoch(3), k_floor: 1, ..LogState::default() }
         }
     }
 

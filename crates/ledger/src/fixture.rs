@@ -1,6 +1,7 @@
 //! Records and blocks for the tests: small, valid by default, different each time.
 
-use diaspore_block::geometry::Geometry;
+use diaspore_block::cell::block_root;
+use diaspore_block::geometry::{Geometry, shard_len_for};
 use diaspore_block::id::{
     Attempt, BlockId, BucketId, ChunkId, Counter, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, SubjectId, TenantId, Timestamp,
     VersionId,
@@ -82,9 +83,9 @@ pub(crate) fn facts(seq: u64) -> BlockFacts {
         attempt: Attempt(0),
         geometry: Geometry::new(3, 5).unwrap(),
         code: CodeId::from_u8(1).unwrap(),
-        payload_len: 9000,
-        shard_len: 4000,
-        block_root: Hash32::from_bytes([2; 32]),
+        payload_len: 8264,
+        shard_len: shard_len_for(8264, 3).unwrap(),
+        block_root: block_root(&[Hash32::from_bytes([3; 32]); 5]),
         shard_roots: vec![Hash32::from_bytes([3; 32]); 5],
         manifest_hash: Hash32::from_bytes([4; 32]),
         sections: vec![section()],

@@ -123,3 +123,93 @@ fn a_body_beyond_the_limit_is_refused_before_sealing() {
     let at = world.position(BlockKind::Commit);
     assert!(matches!(body.seal(&at, &world.keys, 9000, &mut world.rng), Err(BlockError::Full { .. })));
 }
+
+#[test]
+fn of_a_shredded_tenant_the_leaves_remain() {
+    let mut world = World::new(4);
+    let body = body(&mut world, 4, 50);
+    let (manifest, payload) = sealed(&mut world, &body);
+    let gone = TenantId::from_bytes([1; 16]);
+    world.keys.tenants.remove(&gone);
+    let refused = CommitBody::open(&manifest, &payload, &world.keys).unwrap_err();
+    assert_eq!(refused, BlockError::KeyMissing { tenant: gone, version: KeyVersion(1) });
+    let opened = CommitBody::open_partly(&manifest, &payload, &world.keys).unwrap();
+    assert_eq!(opened.shredded, [(gone, KeyVersion(1))]);
+    assert_eq!(opened.records.iter().map(|record| record.public().leaf()).collect::<Vec<_>>(), body.leaves().collect::<Vec<_>>());
+    for (record, written) in opened.records.iter().zip(body.records()) {
+        match record {
+            OpenedRecord::Whole(record) => assert_eq!(record, written),
+            OpenedRecord::Shredded(public) => assert_eq!((written.tenant(), public), (gone, written.public())),
+        }
+    }
+    assert_eq!(opened.chunks.len(), 2);
+}
+
+/// Seals a body whose tenant section is `plain`, below a section 0 with one public part.
+fn forged(world: &mut World, public: &PublicPart, plain: &[u8]) -> Result<OpenedCommit> {
+    let at = world.position(BlockKind::Commit);
+    let mut builder = PayloadBuilder::new(max_payload(3), 0);
+    builder.begin(TenantId::SYSTEM, KeyVersion(0), COMMIT_SEGMENT_LOG2).unwrap();
+    let mut first = vec![0; 2 + SectionInfo::MIN_LEN];
+    vec![*public].put(&mut first);
+    0u32.put(&mut first);
+    builder.push(&first).unwrap();
+    builder.begin(world.tenant, KeyVersion(1), COMMIT_SEGMENT_LOG2).unwrap();
+    builder.push(plain).unwrap();
+    let mut table = vec![COMMIT_VERSION, 1];
+    builder.seal_section(1, &at, &world.keys, &mut world.rng).unwrap().put(&mut table);
+    builder.overwrite(0, 0, &table).unwrap();
+    builder.seal_section(0, &at, &world.keys, &mut world.rng).unwrap();
+    let coded = encode(builder.into_bytes(), Geometry::new(3, 5).unwrap(), [1; 32]).unwrap();
+    let block = coded.sign(at, length(first.len()), World::log(BlockKind::Commit), &world.keys.identity);
+    CommitBody::open(block.manifest(), &block.payload(), &world.keys)
+}
+
+#[test]
+fn a_section_is_its_records_and_its_chunks_and_nothing_else() {
+    let mut world = World::new(5);
+    let tenant = world.tenant;
+    let id = ChunkId::from_bytes([3; 32]);
+    let put = record(&mut world, tenant, put(b"key", id));
+    let public = *put.public();
+    let mut privates = Vec::new();
+    1u32.put(&mut privates);
+    0u32.put(&mut privates);
+    put.blind().put(&mut privates);
+    length(put.encode_private().len()).put(&mut privates);
+    privates.extend(put.encode_private());
+    let section = |entries: &[(u32, u32, u32)], tail: usize| {
+        let mut plain = privates.clone();
+        let base = length(plain.len() + 4 + entries.len() * ChunkEntry::MIN_LEN);
+        let entry = |(offset, stored_len, plain_len): &(u32, u32, u32)| {
+            let (bucket, encoding) = (BucketId::from_bytes([4; 16]), Encoding::Raw);
+            ChunkEntry { bucket, id, section: 1, offset: base + offset, stored_len: *stored_len, plain_len: *plain_len, encoding }
+        };
+        entries.iter().map(entry).collect::<Vec<_>>().put(&mut plain);
+        plain.resize(plain.len() + tail, 7);
+        plain
+    };
+    let mut opens = |plain: Vec<u8>| forged(&mut world, &public, &plain).is_ok();
+    assert!(opens(section(&[(0, 4, 4), (4, 5, 5)], 9)));
+    assert!(!opens(section(&[(0, 4, 4), (4, 5, 5)], 10)), "bytes that no entry names");
+    assert!(!opens(section(&[(0, 4, 4), (5, 4, 4)], 9)), "a gap");
+    assert!(!opens(section(&[(4, 5, 5), (0, 4, 4)], 9)), "another order");
+    assert!(!opens(section(&[(0, 4, 4), (0, 4, 4)], 4)), "one place twice");
+    assert!(!opens(section(&[(0, 4, 5)], 4)), "raw bytes of another length");
+    assert!(!opens(vec![0; 8]), "an empty section, and a record without its private part");
+    let stranger = Record::new(
+        RecordFacts {
+            tenant,
+            subject: put.subject(),
+            principal: put.principal(),
+            time: public.time,
+            class: public.class,
+            outcome: public.outcome,
+        },
+        put.private().clone(),
+        *put.blind(),
+        &world.keys.reference,
+    );
+    let refused = forged(&mut world, stranger.public(), &section(&[], 0)).unwrap_err();
+    assert_eq!(refused, BlockError::Contradiction { what: "references of a record" });
+}

@@ -1,13 +1,17 @@
 //! Private parts: one struct per kind, encoded as `version ‖ kind ‖ subject ‖ principal ‖ fields in order`.
 
+use crate::cell::block_root;
 use crate::codec::{Field, Reader, fields, tags};
 use crate::error::{BlockError, Result};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, shard_len_for};
 use crate::id::{
     Attempt, BlockId, BucketId, ChunkId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, SubjectId, TenantId,
     Timestamp, VersionId,
 };
-use crate::limits::{MAX_BLOB_KEY, MAX_CHUNK, MAX_INLINE_REFS, MAX_LIST_REFS, PRIVATE_VERSION, SEGMENT_LOG2_RANGE};
+use crate::limits::{
+    FRAME_LEN, MAX_BLOB_KEY, MAX_CHUNK, MAX_DEPTH, MAX_INLINE_REFS, MAX_LIST_REFS, MAX_PROVIDER_ID, MAX_SECTIONS, PRIVATE_VERSION,
+    SEGMENT_LOG2_RANGE,
+};
 use crate::manifest::CodeId;
 use crate::record::{Class, RecordKind};
 use crate::seal::{PREFIX_LEN, sealed_len};
@@ -537,16 +541,54 @@ impl Private {
     /// Numbers that later code multiplies, allocates or shifts by.
     fn is_within_limits(&self) -> bool {
         match self {
-            Self::BlobPut(put) => put.key.len() <= MAX_BLOB_KEY && put.content.refs.len() <= MAX_INLINE_REFS,
+            Self::BlobPut(put) => put.key.len() <= MAX_BLOB_KEY && put.content.is_plausible(),
             Self::BlobDeleted(deleted) => deleted.key.len() <= MAX_BLOB_KEY,
-            Self::BulkAdded(bulk) => {
-                bulk.shard_roots.len() == usize::from(bulk.geometry.n())
-                    && bulk.sections.iter().all(|section| section.is_within(bulk.payload_len))
-                    && bulk.chunks.iter().all(|chunk| chunk.is_within(&bulk.sections))
+            Self::BlobRead(read) => read.key.len() <= MAX_BLOB_KEY,
+            Self::BulkAdded(bulk) => bulk.is_plausible(),
+            Self::CommitReleased(released) => {
+                released.attempt.0 < Attempt::COUNT && is_one_home_each(&released.placements, crate::limits::MAX_SHARDS)
             }
             _ => true,
         }
     }
+}
+
+impl Content {
+    fn is_plausible(&self) -> bool {
+        self.refs.len() <= MAX_INLINE_REFS && self.depth <= MAX_DEPTH && (self.depth == 0 || !self.refs.is_empty())
+    }
+}
+
+impl BulkAdded {
+    /// Whether all its numbers fit each other; what follows from others must be what follows.
+    fn is_plausible(&self) -> bool {
+        let mut end = 0;
+        let tiled = self.sections.iter().all(|section| {
+            let in_order = u64::from(section.offset) == end && section.is_within(self.payload_len);
+            end += section.sealed_len();
+            in_order
+        });
+        tiled
+            && end == u64::from(self.payload_len)
+            && self.sections.len() <= MAX_SECTIONS
+            && self.attempt.0 < Attempt::COUNT
+            && shard_len_for(self.payload_len as usize, self.geometry.k()) == Ok(self.shard_len)
+            && self.shard_roots.len() == usize::from(self.geometry.n())
+            && self.block_root == block_root(&self.shard_roots)
+            && is_one_home_each(&self.placements, self.geometry.n())
+            && self.chunks.iter().all(|chunk| chunk.is_within(&self.sections))
+    }
+}
+
+/// Whether every placement names another of `n` shards, at a provider that has a name.
+fn is_one_home_each(placements: &[Placement], n: u8) -> bool {
+    let mut seen = 0u32;
+    placements.iter().all(|placement| {
+        let bit = 1u32.checked_shl(u32::from(placement.shard)).unwrap_or(0);
+        let fresh = placement.shard < n && seen & bit == 0;
+        seen |= bit;
+        fresh && (1..=MAX_PROVIDER_ID).contains(&placement.provider.len())
+    })
 }
 
 impl SectionInfo {
@@ -557,9 +599,19 @@ impl SectionInfo {
 }
 
 impl ChunkEntry {
+    /// Whether its lengths fit each other.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let stored_fits = match self.encoding {
+            Encoding::Raw => self.stored_len == self.plain_len,
+            // One offset per frame, and the frames behind them.
+            Encoding::ZstdFramed => u64::from(self.stored_len) >= 4 * (self.plain_len as usize).div_ceil(FRAME_LEN) as u64,
+        };
+        stored_fits && self.plain_len as usize <= MAX_CHUNK
+    }
+
     /// Whether the chunk lies inside its section.
     pub(crate) fn is_within(&self, sections: &[SectionInfo]) -> bool {
-        self.plain_len as usize <= MAX_CHUNK
+        self.is_plausible()
             && sections
                 .get(usize::from(self.section))
                 .is_some_and(|section| u64::from(self.offset) + u64::from(self.stored_len) <= u64::from(section.plain_len))

@@ -56,9 +56,9 @@ fn samples() -> Vec<Private> {
             attempt: Attempt(0),
             geometry: crate::geometry::Geometry::new(2, 3).unwrap(),
             code: CodeId::ReedSolomonVandermonde,
-            payload_len: 2000,
-            shard_len: 1000,
-            block_root: hash,
+            payload_len: 1072,
+            shard_len: crate::geometry::shard_len_for(1072, 2).unwrap(),
+            block_root: crate::cell::block_root(&[hash; 3]),
             shard_roots: vec![hash; 3],
             manifest_hash: hash,
             placements: vec![placement.clone()],
@@ -230,7 +230,39 @@ fn numbers_outside_the_limits_are_refused() {
     assert!(refused(&|b| b.chunks[0].section = 1));
     assert!(refused(&|b| b.chunks[0].plain_len = u32::MAX));
     assert!(refused(&|b| b.shard_roots.truncate(2)));
-    assert!(!refused(&|b| b.payload_len = 2001));
+    assert!(refused(&|b| b.payload_len += 1));
+    assert!(refused(&|b| b.shard_len += 1));
+    assert!(refused(&|b| b.attempt = Attempt(4)));
+    assert!(refused(&|b| b.block_root = Hash32::ZERO));
+    assert!(refused(&|b| b.shard_roots[0] = Hash32::ZERO));
+    assert!(refused(&|b| b.placements[0].shard = 3));
+    assert!(refused(&|b| b.placements[0].provider.clear()));
+    assert!(refused(&|b| b.placements.push(b.placements[0].clone())));
+    assert!(refused(&|b| b.sections[0].offset = 1));
+    assert!(refused(&|b| b.sections.clear()));
+    assert!(refused(&|b| b.chunks[0].encoding = Encoding::Raw));
+    assert!(refused(&|b| b.chunks[0].stored_len = 3));
+    assert!(!refused(&|b| b.chunks[0].stored_len = 901));
+}
+
+#[test]
+fn blobs_and_releases_outside_the_limits_are_refused() {
+    let refused = |private: Private| PrivatePart::decode(&PrivatePart::new(SubjectId::NIL, PrincipalId::NIL, private).encode()).is_err();
+    let Some(Private::BlobPut(put)) = samples().into_iter().find(|p| p.kind() == RecordKind::BlobPut) else { panic!() };
+    let content = |depth, refs| Private::from(BlobPut { content: Content { depth, refs }, ..put.clone() });
+    let one = put.content.refs.clone();
+    assert!(!refused(content(3, one.clone())));
+    assert!(refused(content(4, one.clone())));
+    assert!(refused(content(1, Vec::new())));
+    assert!(!refused(content(0, Vec::new())));
+    assert!(refused(content(0, vec![one[0].clone(); 513])));
+    assert!(refused(BlobPut { key: vec![0; 1025], ..put }.into()));
+    let placement = Placement { shard: 31, provider: "alpha".into(), acked: true };
+    let released = |attempt, placements| Private::from(CommitReleased { seq: Seq(1), attempt, manifest_hash: Hash32::ZERO, placements });
+    assert!(!refused(released(Attempt(3), vec![placement.clone()])));
+    assert!(refused(released(Attempt(4), vec![placement.clone()])));
+    assert!(refused(released(Attempt(0), vec![placement.clone(); 2])));
+    assert!(refused(released(Attempt(0), vec![Placement { shard: 32, ..placement }])));
 }
 
 proptest! {
