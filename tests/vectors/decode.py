@@ -6,7 +6,7 @@
 
 Needs Python 3.11 and the `cryptography` package; BLAKE3 is below. Slow on purpose: it is meant to be read.
 """
-import hashlib, hmac, itertools, json, pathlib, struct, sys
+import base64, hashlib, hmac, itertools, json, pathlib, struct, sys
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -87,7 +87,7 @@ def blake3_words(data, words, flags, length):
 
 
 # ---- SEAL ------------------------------------------------------------------------------------------------------------
-SECTION, SHARD_HEADER, LEAF_LIST, KEYRING = 1, 2, 3, 6
+SECTION, SHARD_HEADER, LEAF_LIST, CLAIM, KEYRING = 1, 2, 3, 4, 6
 PREFIX, TAG = 56, 16
 
 
@@ -256,7 +256,14 @@ def open_manifest(data):
     r.zeros(40)
     r.end()
     need(m["kind"] in KINDS and m["attempt"] < 4 and 1 <= m["k"] < m["n"] <= 32 and m["code"] == 1 and m["cell_log2"] == 16, "manifest")
-    need(0 < m["payload_len"] <= m["shard_len"] * m["k"], "lengths")
+    need(0 < m["payload_len"] and m["shard_len"] == shard_len_for(m["payload_len"], m["k"]), "lengths")
+    log = [m["seq"], m["log_size"], m["acked"], m["settled"], m["first_section_len"]]
+    if m["kind"] == 1:
+        need(not any(log) and not any(m["log_root"]), "log of a bulk block")
+    else:
+        need(m["settled"] <= m["acked"] <= m["seq"] and m["seq"] and m["first_section_len"], "marks")
+    need(1 <= m["k_floor"] <= m["k"], "k floor")
+    m["raw"] = data
     return m
 
 
@@ -268,6 +275,12 @@ def padme(length):
 
 def object_len(shard_len):
     return max(4096, padme(2048 + shard_len + PREFIX + TAG + 32 * -(-shard_len // 65536)))
+
+
+def shard_len_for(payload, k):
+    least = -(-payload // k)
+    room = object_len(least) - 2120
+    return 65536 * (room // 65568) + max(0, room % 65568 - 32)
 
 
 def verify(public, domain, message, signature):
@@ -386,15 +399,19 @@ def chunk_entry(r):
     return entry | dict(zip(names, (r.u8(), r.u32(), r.u32(), r.u32(), r.u8())))
 
 
+def sealed_len(section):
+    return section["plain_len"] + PREFIX + TAG * -(-section["plain_len"] // (1 << section["seg_log2"]))
+
+
 def open_section(ring, m, index, section, payload):
     need(9 <= section["seg_log2"] <= 16, "segment length")
-    sealed_len = section["plain_len"] + PREFIX + TAG * -(-section["plain_len"] // (1 << section["seg_log2"]))
-    sealed = payload[section["offset"]:section["offset"] + sealed_len]
-    need(len(sealed) == sealed_len and sealed[:PREFIX] == section["prefix"], "section place")
+    sealed = payload[section["offset"]:section["offset"] + sealed_len(section)]
+    need(len(sealed) == sealed_len(section) and sealed[:PREFIX] == section["prefix"], "section place")
     if section["tenant"] == bytes(16):
         key = ring["log"]
     else:
-        key = ring["tenants"][section["tenant"]]["versions"][section["key_version"]]
+        key = ring["tenants"].get(section["tenant"], {"versions": {}})["versions"].get(section["key_version"])
+        need(key is not None, "no key for the section")
     meaning = m["block"] + m["incarnation"] + struct.pack(">QBBB", m["counter"], m["attempt"], m["kind"], index)
     meaning += section["tenant"] + struct.pack(">I", section["key_version"])
     return unseal(key, SECTION, m["deployment"], section["seg_log2"], meaning, sealed)
@@ -424,13 +441,20 @@ def open_commit(ring, m, payload):
     r = Reader(open_section(ring, m, 0, first, payload))
     need(r.u8() == 1, "commit body version")
     sections = [section_info(r) for _ in range(r.u8())]
+    end, last = sealed_len(first), bytes(16)
+    for section in sections:
+        need(section["tenant"] > last and section["offset"] == end and section["seg_log2"] == 13, "section table")
+        end, last = end + sealed_len(section), section["tenant"]
+    need(end == len(payload), "sections fill the payload")
     publics = r.list(lambda r: r.take(128))
     privates = {}
 
     def take_privates(r, tenant):
-        for _ in range(r.u32()):
+        count, last = r.u32(), -1
+        for _ in range(count):
             index, blind, private = r.u32(), r.hash(), r.bytes()
-            need(index < len(publics) and index not in privates, "record index")
+            need(last < index < len(publics) and index not in privates, "record index")
+            last = index
             public = publics[index]
             need(public[0] == 1 and public[2] <= 2 and public[3] <= 1 and not any(public[92:]), "public part")
             need(sha(b"diaspore/v1/private\0", blind, private) == public[60:92], "commitment of a record")
@@ -440,6 +464,7 @@ def open_commit(ring, m, payload):
             need(public[4:52] == b"".join(reference(key, one) for one in ids), "references of a record")
             need(belongs(private, tenant), "section of a record")
             privates[index] = private
+        return count
 
     take_privates(r, bytes(16))
     r.end()
@@ -447,10 +472,14 @@ def open_commit(ring, m, payload):
     for index, section in enumerate(sections, 1):
         plain = open_section(ring, m, index, section, payload)
         r = Reader(plain)
-        take_privates(r, section["tenant"])
-        for entry in r.list(chunk_entry):
-            need(entry["section"] == index and entry["offset"] + entry["stored_len"] <= len(plain), "chunk place")
-            chunks.append((entry, plain[entry["offset"]:entry["offset"] + entry["stored_len"]]))
+        own = take_privates(r, section["tenant"])
+        entries = r.list(chunk_entry)
+        need(entries or own, "empty section")
+        for entry in entries:
+            need(entry["section"] == index and entry["offset"] == r.at, "chunk place")
+            chunks.append((entry, r.take(entry["stored_len"])))
+            need(entry["encoding"] != 0 or entry["plain_len"] == entry["stored_len"], "length of a raw chunk")
+        r.end()
     need(len(privates) == len(publics), "private part missing")
     return [(publics[i], privates[i]) for i in range(len(publics))], chunks
 
@@ -475,6 +504,108 @@ def bulk_added(private):
     return bulk
 
 
+# ---- Claims, notes, proofs -------------------------------------------------------------------------------------------
+def open_claim(ring, public, provider, incarnation, epoch, sealed):
+    name = listed_name(ring["name"], "claim", provider, incarnation + struct.pack(">Q", epoch))
+    plain = unseal(ring["head"], CLAIM, ring["deployment"], 16, sha(provider.encode()) + sha(name.encode()), sealed)
+    need(len(plain) == 32768, "length of a claim")
+    r = Reader(plain)
+    need(r.u8() == 1, "claim version")
+    body, signature = r.bytes(), r.take(64)
+    r.zeros()
+    verify(public, b"diaspore/v1/claim", body, signature)
+    r = Reader(body)
+    c = {"deployment": r.id(), "epoch": r.u64(), "incarnation": r.id(), "started": r.u64(), "lease": r.u64(), "quorum": r.u8()}
+    c |= {"seen": r.list(lambda r: (r.u64(), r.id())), "providers": r.list(Reader.text), "k": r.u8(), "n": r.u8()}
+    c |= {"k_floor": r.u8(), "window": r.u32()}
+    r.end()
+    need(c["deployment"] == ring["deployment"] and c["epoch"] > 0 and c["window"] > 0, "claim")
+    need(1 <= c["k_floor"] <= c["k"] < c["n"] <= 32 and 1 <= c["quorum"] <= len(c["providers"]), "claim")
+    need(all(1 <= len(p.encode()) <= 255 for p in c["providers"]) and all(e < c["epoch"] for e, _ in c["seen"]), "claim")
+    return c
+
+
+def unbase64(text):
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Refused("base64") from None
+
+
+def open_note(vkey, public, note):
+    """-> (size, root)"""
+    name, key_id, key = vkey.split("+", 2)
+    need(unbase64(key) == b"\1" + public, "key of the note")
+    need(all(c >= " " or c == "\n" for c in note) and "\n\n" in note and note.endswith("\n"), "note")
+    text, signatures = note.rsplit("\n\n", 1)
+    lines, decided = signatures[:-1].split("\n"), False
+    need(len(lines) <= 100, "signature lines")
+    for line in lines:
+        parts = line.split(" ")
+        need(len(parts) == 3 and parts[0] == "\u2014" and parts[1] and "+" not in parts[1], "signature line")
+        blob = unbase64(parts[2])
+        need(len(blob) > 4, "signature line")
+        if not decided and parts[1] == name and blob[:4].hex() == key_id:
+            decided = True
+            try:
+                Ed25519PublicKey.from_public_bytes(public).verify(blob[4:], (text + "\n").encode())
+            except InvalidSignature:
+                raise Refused("signature of the note") from None
+    need(decided, "no signature by the log")
+    origin, size, root = text.split("\n")
+    need(origin == name and str(int(size)) == size, "checkpoint")
+    root = unbase64(root)
+    need(len(root) == 32 and (size != "0" or root == sha()), "checkpoint")
+    return int(size), root
+
+
+def check_inclusion(index, size, leaf, path, root):
+    """RFC 9162, 2.1.3.2."""
+    need(index < size, "index")
+    fn, sn, r = index, size - 1, leaf
+    for p in path:
+        need(sn != 0, "path too long")
+        if fn & 1 or fn == sn:
+            r = sha(b"\1", p, r)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            r = sha(b"\1", r, p)
+        fn, sn = fn >> 1, sn >> 1
+    need(sn == 0 and r == root, "inclusion")
+
+
+def check_consistency(old, new, old_root, path, new_root):
+    """RFC 9162, 2.1.4.2."""
+    if old == 0:
+        return need(not path and old_root == sha(), "consistency with nothing")
+    if old == new:
+        return need(not path and old_root == new_root, "consistency with itself")
+    need(old < new and path, "consistency")
+    if old & (old - 1) == 0:
+        path = [old_root] + path
+    fn, sn = old - 1, new - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    fr = sr = path[0]
+    for c in path[1:]:
+        need(sn != 0, "path too long")
+        if fn & 1 or fn == sn:
+            fr, sr = sha(b"\1", c, fr), sha(b"\1", c, sr)
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sr = sha(b"\1", sr, c)
+        fn, sn = fn >> 1, sn >> 1
+    need(sn == 0 and fr == old_root and sr == new_root, "consistency")
+
+
+def flip(data, at):
+    data = bytearray(data)
+    data[at] ^= 1
+    return bytes(data)
+
+
 # ---- The vectors -----------------------------------------------------------------------------------------------------
 class Vectors:
     def __init__(self, folder):
@@ -483,6 +614,7 @@ class Vectors:
         self.master = bytes.fromhex(self.read(self.index["master_key"]).decode())
         self.ring = open_keyring(self.master, *self.keyring())
         self.public = bytes.fromhex(self.index["log_public_key"])
+        self.opened = {}
 
     def read(self, name):
         return (self.folder / name).read_bytes()
@@ -491,54 +623,121 @@ class Vectors:
         of = self.index["keyring"]
         return of["provider"], of["version"], self.read(of["file"])
 
+    def claim(self):
+        of = self.index["claim"]
+        return of["provider"], bytes.fromhex(of["incarnation"]), of["epoch"], self.read(of["file"])
+
+    def block(self, label):
+        return next(b for b in self.index["blocks"] if b["label"] == label)
+
     def place(self, block, shard):
         place = {"kind": block["kind"], "incarnation": bytes.fromhex(block["incarnation"]), "counter": block["counter"]}
         return place | {"attempt": block["attempt"], "provider": self.index["providers"][shard], "deployment": self.ring["deployment"]}
 
-    def payload(self, kind, subset=None):
-        block = next(b for b in self.index["blocks"] if b["kind"] == kind)
-        shards = {}
-        for i, name in enumerate(block["shards"]):
-            if subset is None or i in subset:
-                m, _, index, body = open_shard(self.ring, self.public, self.place(block, i), self.read(name))
-                shards[index] = body
-        return m, decode_payload(m, shards)
+    def shard(self, block, i):
+        name = block["shards"][i]
+        if name not in self.opened:
+            self.opened[name] = open_shard(self.ring, self.public, self.place(block, i), self.read(name))
+        return self.opened[name]
 
-    def blob(self, key, subset=None):
-        m, payload = self.payload("commit", subset)
-        records, chunks = open_commit(self.ring, m, payload)
-        need(merkle([sha(b"\0", public) for public, _ in records]) == m["log_root"] and m["log_size"] == len(records), "log root")
-        stored = {entry["id"]: (entry, data) for entry, data in chunks}
+    def payload(self, block, subset):
+        shards = {}
+        for i in subset:
+            m, roots, index, body = self.shard(block, i)
+            shards[index] = body
+        return m, roots, decode_payload(m, shards)
+
+    def log(self, subset):
+        """The records and chunks of every commit and decision block in order, checked against the signed log."""
+        leaves, records, chunks, commits = [], [], [], []
+        for block in self.index["blocks"]:
+            if block["kind"] == "commit":
+                m, _, payload = self.payload(block, subset)
+                commits.append((m, payload))
+        for seq, (m, payload) in enumerate(sorted(commits, key=lambda c: c[0]["seq"]), 1):
+            own, small = open_commit(self.ring, m, payload)
+            leaves += [sha(b"\0", public) for public, _ in own]
+            need(m["seq"] == seq and m["log_size"] == len(leaves) and m["log_root"] == merkle(leaves), "log")
+            records, chunks = records + own, chunks + small
+        return leaves, records, chunks
+
+    def bulk(self, added, subset):
+        """The stored chunks of the block that a BulkAdded record names, wherever it is among the files."""
+        for block in self.index["blocks"]:
+            place = bytes.fromhex(block["incarnation"]), block["counter"], block["attempt"]
+            if block["kind"] == "bulk" and place == (added["incarnation"], added["counter"], added["attempt"]):
+                m, roots, payload = self.payload(block, subset)
+                need(sha(b"diaspore/v1/manifest-hash\0", m["raw"]) == added["manifest_hash"], "manifest of the record")
+                need((m["block"], m["block_root"], roots) == (added["block"], added["block_root"], added["shard_roots"]), "bulk block")
+                plains = [open_section(self.ring, m, i, section, payload) for i, section in enumerate(added["sections"])]
+                for entry in added["chunks"]:
+                    data = plains[entry["section"]][entry["offset"]:entry["offset"] + entry["stored_len"]]
+                    need(len(data) == entry["stored_len"], "chunk place")
+                    yield entry, data
+                return
+        raise Refused("a bulk block is missing")
+
+    def blob(self, key, subset):
+        _, records, chunks = self.log(subset)
+        puts = [(public, blob_put(private)) for public, private in records if private[1] == 4]
+        put = next((put for _, put in puts if put["key"] == key), None)
+        need(put is not None, "no such blob")
+        # The bucket says whose blob it is: its BucketCreated record lies in its tenant's section.
+        tenant = next(t for t, keys in self.ring["tenants"].items() for public, private in records
+                      if private[1] == 2 and private[34:50] == put["bucket"] and public[4:20] == reference(keys["reference"], t))
         for _, private in records:
             if private[1] == 6:
-                bulk = bulk_added(private)
-                bm, bulk_payload = self.payload("bulk", subset)
-                need((bm["block"], bm["block_root"]) == (bulk["block"], bulk["block_root"]), "bulk block")
-                plains = [open_section(self.ring, bm, i, section, bulk_payload) for i, section in enumerate(bulk["sections"])]
-                for entry in bulk["chunks"]:
-                    data = plains[entry["section"]][entry["offset"]:entry["offset"] + entry["stored_len"]]
-                    stored[entry["id"]] = (entry, data)
-        put = next((p for p in (blob_put(private) for _, private in records if private[1] == 4) if p["key"] == key), None)
-        need(put is not None and put["depth"] == 0, "no such blob")
-        dedup = next(iter(self.ring["tenants"].values()))["dedup"]
-        blob = b""
-        for chunk_id, length in put["refs"]:
-            entry, data = stored[chunk_id]
-            need(entry["encoding"] == 0 and len(data) == length, "chunk length")
-            need(blake3(data, key=blake3(put["bucket"], key=dedup)) == chunk_id, "chunk id")
-            blob += data
-        need(len(blob) == put["size"], "blob size")
+                chunks = chunks + list(self.bulk(bulk_added(private), subset))
+        stored = {(entry["bucket"], entry["id"]): (entry, data) for entry, data in chunks}
+        chunk_key = blake3(put["bucket"], key=self.ring["tenants"][tenant]["dedup"])
+
+        def plain(refs, depth):
+            out = b""
+            for chunk_id, length in refs:
+                entry, data = stored[put["bucket"], chunk_id]
+                need(entry["encoding"] == 0 and entry["plain_len"] == len(data), "chunk length")
+                need(blake3(data, key=chunk_key) == chunk_id, "chunk id")
+                if depth:
+                    r, below = Reader(data), []
+                    while r.at < len(data):
+                        below.append((r.hash(), r.u64()))
+                    need(0 < len(below) <= 4096, "list")
+                    data = plain(below, depth - 1)
+                need(len(data) == length, "reference length")
+                out += data
+            return out
+
+        need(put["depth"] <= 3, "depth")
+        blob = plain(put["refs"], put["depth"])
+        need(len(blob) == put["size"] and put["sha256"] in (None, sha(blob)), "blob")
         return blob
 
-    def check_checkpoint(self):
-        text, signatures = self.read(self.index["checkpoint"]).decode().rsplit("\n\n", 1)
-        name, key_id, key = self.index["vkey"].split("+", 2)
-        import base64
-        blob = base64.b64decode(signatures.strip().split(" ")[2])
-        need(blob[:4].hex() == key_id and base64.b64decode(key) == b"\1" + self.public, "key of the note")
-        Ed25519PublicKey.from_public_bytes(self.public).verify(blob[4:], (text + "\n").encode())
-        m, _ = self.payload("commit")
-        need(text.split("\n") == [name, str(m["log_size"]), base64.b64encode(m["log_root"]).decode()], "checkpoint")
+    def check_blobs(self):
+        for of in self.index["blobs"]:
+            for subset in itertools.combinations(range(3), 2):
+                blob = self.blob(bytes.fromhex(of["key"]), subset)
+                need(len(blob) == of["size"] and sha(blob).hex() == of["sha256"], f"blob from shards {subset}")
+            expect_refusal("one shard of two", self.blob, bytes.fromhex(of["key"]), (1,))
+
+    def check_log(self):
+        note = self.read(self.index["checkpoint"]).decode()
+        leaves, _, _ = self.log((0, 1))
+        need(open_note(self.index["vkey"], self.public, note) == (len(leaves), merkle(leaves)), "checkpoint")
+        for bad in self.index["bad_notes"]:
+            expect_refusal(bad["why"], open_note, self.index["vkey"], self.public, bad["note"])
+        proofs = self.index["proofs"]
+        size, root, one, two = proofs["size"], bytes.fromhex(proofs["root"]), proofs["inclusion"], proofs["consistency"]
+        path = [bytes.fromhex(h) for h in one["path"]]
+        leaf = bytes.fromhex(one["leaf"])
+        need(leaf == leaves[one["index"]] and root == merkle(leaves) and size == len(leaves), "proven leaf")
+        check_inclusion(one["index"], size, leaf, path, root)
+        expect_refusal("another leaf", check_inclusion, one["index"], size, leaves[0], path, root)
+        expect_refusal("a cut path", check_inclusion, one["index"], size, leaf, path[:-1], root)
+        path, old = [bytes.fromhex(h) for h in two["path"]], two["old_size"]
+        need(bytes.fromhex(two["old_root"]) == merkle(leaves[:old]), "older root")
+        check_consistency(old, size, merkle(leaves[:old]), path, root)
+        expect_refusal("another past", check_consistency, old, size, merkle(leaves[1:old + 1]), path, root)
+        check_consistency(0, size, sha(), [], root)
 
     def check_seal(self):
         for v in self.index["seal"]:
@@ -546,7 +745,7 @@ class Vectors:
             sealed = bytes.fromhex(v["sealed"])
             need(unseal(*args, sealed) == bytes.fromhex(v["plain"]), "sealed vector")
             for at in range(0, len(sealed), 13):
-                expect_refusal(f"flipped byte {at}", unseal, *args, sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1:])
+                expect_refusal(f"flipped byte {at}", unseal, *args, flip(sealed, at))
 
     def check_code(self):
         for v in self.index["code"]:
@@ -558,18 +757,50 @@ class Vectors:
 
     def check_bad(self):
         for bad in self.index["bad"]:
-            block = next(b for b in self.index["blocks"] if bad["file"] in b["shards"])
-            place, data = self.place(block, block["shards"].index(bad["file"])), self.read(bad["file"])
-            open_shard(self.ring, self.public, place, data)
+            file = bad["file"]
+            good = "bulk-0.shard" if file == "forged.shard" else file
+            block = next(b for b in self.index["blocks"] if good in b["shards"])
+            place, data = self.place(block, block["shards"].index(good)), self.read(file)
+            self.shard(block, block["shards"].index(good))
             change = bad.get("change", {})
             if "flip" in change:
-                data = bytearray(data)
-                data[change["flip"]] ^= 1
-            data = bytes(data)
+                data = flip(data, change["flip"])
             data = data[:len(data) - change.get("cut", 0)][:change.get("keep", len(data))] + bytes(change.get("append", 0))
             for field, value in bad.get("place", {}).items():
                 place[field] = bytes.fromhex(value) if field in ("incarnation", "deployment") else value
             expect_refusal(bad["why"], open_shard, self.ring, self.public, place, data)
+
+    def check_bad_bytes(self):
+        provider, version, ring = self.keyring()
+        *claimed, claim = self.claim()
+        open_claim(self.ring, self.public, *claimed, claim)
+        for bad in self.index["bad_bytes"]:
+            why = f"{bad['what']} with flipped byte {bad['flip']}"
+            match bad["what"].split():
+                case ["keyring"]:
+                    expect_refusal(why, open_keyring, self.master, provider, version, flip(ring, bad["flip"]))
+                case ["claim"]:
+                    expect_refusal(why, open_claim, self.ring, self.public, *claimed, flip(claim, bad["flip"]))
+                case ["payload", "of", label]:
+                    m, _, payload = self.payload(self.block(label), (0, 1))
+                    expect_refusal(why, open_commit, self.ring, m, flip(payload, bad["flip"]))
+        expect_refusal("another master key", open_keyring, bytes(32), provider, version, ring)
+        expect_refusal("another provider's keyring", open_keyring, self.master, "beta", version, ring)
+        expect_refusal("another version of the keyring", open_keyring, self.master, provider, version + 1, ring)
+
+    def check_bad_sections(self):
+        _, records, _ = self.log((0, 1))
+        added = [bulk_added(private) for _, private in records if private[1] == 6]
+        for bad in self.index["bad_sections"]:
+            m, _, payload = self.payload(self.block(bad["block"]), (0, 1))
+            section = next(one for one in added if one["block"] == m["block"])["sections"][0]
+            open_section(self.ring, m, 0, section, payload)
+            change = dict(bad["change"])
+            index = change.pop("index", 0)
+            if "tenant" in change:
+                other = sorted(t for t in self.ring["tenants"] if t != section["tenant"])[0]
+                change["tenant"] = other if change["tenant"] is not None else bytes(16)
+            expect_refusal(bad["why"], open_section, self.ring, m, index, section | change, payload)
 
 
 def expect_refusal(why, function, *args):
@@ -583,20 +814,16 @@ def expect_refusal(why, function, *args):
 def check_all(folder):
     need(blake3(b"").hex().startswith("af1349b9f5f9a1a6a0404dea36dcc949"), "BLAKE3 self-test")
     v = Vectors(folder)
-    key, expected = bytes.fromhex(v.index["blob"]["key"]), v.read(v.index["blob"]["file"])
-    for subset in itertools.combinations(range(3), 2):
-        need(v.blob(key, subset) == expected, f"blob from shards {subset}")
-    expect_refusal("one shard of two", v.blob, key, (1,))
-    provider, version, sealed = v.keyring()
-    expect_refusal("another master key", open_keyring, bytes(32), provider, version, sealed)
-    expect_refusal("another provider's keyring", open_keyring, v.master, "beta", version, sealed)
-    expect_refusal("another version of the keyring", open_keyring, v.master, provider, version + 1, sealed)
-    v.check_checkpoint()
+    v.check_blobs()
+    v.check_log()
     v.check_seal()
     v.check_code()
     v.check_bad()
-    print(f"ok: blob of {len(expected)} bytes from every 2 of 3 shards, {len(v.index['seal'])} seals, "
-          f"{len(v.index['code'])} codes, {len(v.index['bad'])} bad objects refused")
+    v.check_bad_bytes()
+    v.check_bad_sections()
+    bad = sum(len(v.index[kind]) for kind in v.index if kind.startswith("bad"))
+    print(f"ok: {len(v.index['blobs'])} blobs from every 2 of 3 shards, the log with its proofs, {len(v.index['seal'])} seals, "
+          f"{len(v.index['code'])} codes, {bad} bad vectors refused")
 
 
 def main(arguments):
@@ -604,7 +831,7 @@ def main(arguments):
         case ["--all", folder]:
             check_all(folder)
         case ["--blob", folder, key, out]:
-            pathlib.Path(out).write_bytes(Vectors(folder).blob(bytes.fromhex(key)))
+            pathlib.Path(out).write_bytes(Vectors(folder).blob(bytes.fromhex(key), (0, 1)))
         case _:
             sys.exit(__doc__)
 
