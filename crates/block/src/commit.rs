@@ -286,6 +286,7 @@ impl CommitBody {
 
 /// A record as far as the keyring opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "almost every record is whole: a box for each would cost more than the rare leaf wastes")]
 pub enum OpenedRecord {
     /// Both parts.
     Whole(Record),

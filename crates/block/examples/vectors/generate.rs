@@ -73,15 +73,17 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     let checkpoint_before = made.checkpoint();
 
     let letters: Vec<u8> = b"Wind carries the seed farther than the tree can see. ".iter().copied().cycle().take(5000).collect();
+    let (large, small) = letters.split_at(4000);
     let mut first = made.house(tenants[0], "letters")?;
-    let chunks = [first.stored_in_bulk(&mut made, "bulk", 9, &[&letters[..4000]])?, vec![first.stored_small(&made, &letters[4000..])?]];
+    let chunks = [first.stored_in_bulk(&mut made, "bulk", 9, &[large])?, vec![first.stored_small(&made, small)?]];
     first.put(&mut made, b"letters/\xffseed", &letters, Content { depth: 0, refs: chunks.concat() })?;
 
     let mut pollen = vec![0; 159_000];
     blake3::Hasher::new().update(b"pollen").finalize_xof().fill(&mut pollen);
+    let (large, small) = pollen.split_at(150_000);
     let mut second = made.house(tenants[1], "pollen")?;
-    let mut refs = second.stored_in_bulk(&mut made, "wide", 16, &[&pollen[..150_000]])?;
-    refs.push(second.stored_small(&made, &pollen[150_000..])?);
+    let mut refs = second.stored_in_bulk(&mut made, "wide", 16, &[large])?;
+    refs.push(second.stored_small(&made, small)?);
     let list = second.stored_small(&made, &Content::encode_list(&refs))?;
     let whole = ChunkRef { id: list.id, len: 159_000 };
     second.put(&mut made, b"pollen", &pollen, Content { depth: 1, refs: vec![whole] })?;

@@ -130,7 +130,7 @@ fn a_note_is_parsed_as_strictly_as_go_does() {
     assert!(open(&with(&[&vec![witness; 99], [line].as_slice()].concat())).is_ok());
     assert!(open(&with(&[&vec![witness; 100], [line].as_slice()].concat())).is_err());
     assert!(open(&note.replace('\n', "\r\n")).is_err());
-    assert!(open(&note.replacen(" ", " \t", 1)).is_err());
+    assert!(open(&note.replacen(' ', " \t", 1)).is_err());
     // A log without leaves has one root.
     let empty = Checkpoint { size: 0, root: empty_root(), ..checkpoint.clone() };
     assert_eq!(open(&empty.sign(&identity)).unwrap(), empty);
