@@ -26,9 +26,9 @@ macro_rules! secret_key {
         impl $name {
             /// A fresh key.
             pub fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-                let mut bytes = [0; 32];
-                rng.fill_bytes(&mut bytes);
-                Self(bytes)
+                let mut key = Self([0; 32]);
+                rng.fill_bytes(&mut key.0);
+                key
             }
             /// The key with these bytes; the caller wipes its own copy.
             pub const fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -269,7 +269,7 @@ impl Field for Keyring {
             ledger: reader.value()?,
             api: reader.value()?,
             credential: reader.value()?,
-            identity: LogIdentity::from_bytes(&reader.array()?),
+            identity: LogIdentity::from_bytes(&Zeroizing::new(reader.array()?)),
             tenants: BTreeMap::new(),
         };
         for _ in 0..reader.value::<u32>()? {
