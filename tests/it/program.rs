@@ -117,11 +117,21 @@ impl Place {
         }
     }
 
+    /// The API key that the service left in the home folder for `role`.
+    pub(crate) fn token(&self, role: &str) -> String {
+        std::fs::read_to_string(self.home().join(format!("{role}.token"))).unwrap().trim().to_owned()
+    }
+
     /// Starts the service and waits until it is ready.
     pub(crate) fn start(&self, arguments: &str) -> Service {
+        self.start_as(arguments, |command| command)
+    }
+
+    /// The same with the command wrapped in another one.
+    pub(crate) fn start_as(&self, arguments: &str, wrap: impl FnOnce(Command) -> Command) -> Service {
         let port = free_port();
         let log = std::fs::File::create(self.path("service.log")).unwrap();
-        let mut command = self.command(&format!("storage distributed {arguments} --port {port}"));
+        let mut command = wrap(self.command(&format!("storage distributed {arguments} --port {port}")));
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut service = Service { child, url: format!("http://127.0.0.1:{port}") };
         wait("the service to be ready", || {
@@ -141,6 +151,11 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    /// SIGKILL: nothing of the process runs after this.
+    pub(crate) fn kill(&self) {
+        assert!(Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap().success());
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn stop(mut self) -> i32 {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());

@@ -94,6 +94,18 @@ pub(crate) async fn run(global: &Global, command: &Dev) -> Outcome {
         };
         table(["name", "endpoint", "bucket", "access key", "secret key", "folder"], shown.iter().map(row))
     })?;
+    note("To use them, paste (after metanode storage distributed init with these names):");
+    for cloud in &shown {
+        let stem = cloud.name.to_ascii_uppercase().replace('-', "_");
+        note(&format!(
+            "  export DIASPORE_{stem}_ACCESS_KEY_ID={} DIASPORE_{stem}_SECRET_ACCESS_KEY={}",
+            cloud.access_key_id, cloud.secret_access_key
+        ));
+        note(&format!(
+            "  metanode storage providers configure --name {} --preset s3 --endpoint {} --bucket {} --domain {}",
+            cloud.name, cloud.endpoint, cloud.bucket, cloud.name
+        ));
+    }
     note("hint: curl -X PUT --data 'always down' ENDPOINT/_emulator/faults makes one misbehave, DELETE makes it behave again");
     note("running until ctrl-c");
     service::signals().await

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 fn verbosity(command: &Command) -> Verbosity {
     match command {
         Command::Storage(Storage::Distributed(Distributed::Start(_) | Distributed::Recover(_))) => Verbosity::Service,
+        Command::Quickstart(_) => Verbosity::Staged,
         _ => Verbosity::Command,
     }
 }

@@ -316,14 +316,16 @@ async fn stay(service: &Service, clouds: &Clouds, folder: &Folder, export: &Path
     let example =
         folder.files.iter().find(|file| file.key.ends_with(b".md") || file.key.ends_with(b".rs")).or_else(|| folder.files.first());
     let example = example.map(|file| blob::path_of(BUCKET, &file.key)).unwrap_or_default();
+    let program = std::env::current_exe().unwrap_or_else(|_| "metanode".into());
+    let program = program.display();
     note("\nAll clouds are well again and the service stays up until ctrl-c. Try:");
-    note(&format!("  curl -s {bearer} {base}{example} | head"));
+    note(&format!("  curl -s {bearer} '{base}{example}' | head"));
     note(&format!("  curl -s {bearer} '{base}/api/v1/blobs/{BUCKET}?delimiter=%2F'"));
-    note(&format!("  echo hello | curl -s {bearer} -T - {base}/api/v1/blobs/{BUCKET}/hello.txt"));
-    note(&format!("  curl -s {bearer} {base}/api/v1/blobs/{BUCKET}/hello.txt"));
-    note(&format!("  curl -s -H \"Authorization: Bearer $(cat {})\" {base}/api/v1/status", service.home.operator_token().display()));
-    note(&format!("  metanode --home {home} --url {base} storage distributed status"));
-    note(&format!("  metanode audit verify {} --key {}", export.display(), service.home.log_public_key().display()));
+    note(&format!("  echo hello | curl -s {bearer} -T - '{base}/api/v1/blobs/{BUCKET}/hello.txt'"));
+    note(&format!("  curl -s {bearer} '{base}/api/v1/blobs/{BUCKET}/hello.txt'"));
+    note(&format!("  curl -s -H \"Authorization: Bearer $(cat {})\" '{base}/api/v1/status'", service.home.operator_token().display()));
+    note(&format!("  {program} --home {home} --url {base} storage distributed status"));
+    note(&format!("  {program} audit verify {} --key {}", export.display(), service.home.log_public_key().display()));
     std::future::pending().await
 }
 

@@ -10,6 +10,8 @@ use crate::failure::{Failure, Outcome};
 pub(crate) enum Verbosity {
     /// A command that ends.
     Command,
+    /// A show of failures on purpose: what is expected to go wrong is told by the command itself.
+    Staged,
     /// The service.
     Service,
 }
@@ -18,6 +20,7 @@ pub(crate) enum Verbosity {
 pub(crate) fn set_up(format: LogFormat, filter: Option<&str>, verbosity: Verbosity) -> Outcome {
     let fallback = match verbosity {
         Verbosity::Command => "warn",
+        Verbosity::Staged => "error",
         Verbosity::Service => "info",
     };
     let filter = EnvFilter::try_new(filter.unwrap_or(fallback)).map_err(|error| {

@@ -200,7 +200,7 @@ struct Class {
     code: &'static str,
     title: &'static str,
     retry_after_s: Option<u32>,
-    /// Whether the engine's sentence is meant for callers. Defects and local trouble keep theirs for the log.
+    /// Whether the engine's sentence is meant for callers. Defects and refusals of the whole state keep theirs for the log.
     detail_is_public: bool,
 }
 
@@ -233,7 +233,7 @@ fn classify(kind: ErrorKind) -> Class {
         K::LocalStore => (StatusCode::INTERNAL_SERVER_ERROR, "local_store", "The local store failed", None),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", None),
     };
-    let detail_is_public = !matches!(kind, K::Internal | K::LocalStore | K::RefusedState);
+    let detail_is_public = !matches!(kind, K::Internal | K::RefusedState);
     Class { status, code, title, retry_after_s, detail_is_public }
 }
 

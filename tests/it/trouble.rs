@@ -1,0 +1,180 @@
+//! A machine or an account that is not as it should be: the process says what is wrong and what to do, and loses nothing.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use diaspore_testkit::{EmulatorConfig, EmulatorHandle};
+
+use crate::program::Place;
+use crate::wire::Wire;
+
+#[test]
+fn a_ledger_of_a_newer_version_is_refused() {
+    let place = Place::new();
+    place.init_local(3, 2);
+    assert_eq!(place.start("start").stop(), 0);
+    // "DSPLEDGR", schema, salt, key check, and a checksum that needs no key.
+    let plate = place.home().join("data/ledger/identity");
+    let good = std::fs::read(&plate).unwrap();
+    let mut newer = good.clone();
+    newer[8..12].copy_from_slice(&7_u32.to_be_bytes());
+    let body = newer.len() - 8;
+    let sum = blake3::hash(&newer[..body]);
+    newer[body..].copy_from_slice(&sum.as_bytes()[..8]);
+    std::fs::write(&plate, &newer).unwrap();
+    place
+        .run("storage distributed start --port 0")
+        .exits(78)
+        .says("the ledger has schema 7, this program knows up to 1")
+        .says("run the newer version");
+    newer[20] ^= 1;
+    std::fs::write(&plate, &newer).unwrap();
+    place.run("storage distributed start --port 0").exits(4).says("the ledger is damaged").says("run recover");
+    std::fs::write(&plate, &good).unwrap();
+    assert_eq!(place.start("start").stop(), 0);
+}
+
+/// Three emulated accounts; the runtime keeps them alive.
+fn emulated(place: &mut Place) -> (tokio::runtime::Runtime, Vec<EmulatorHandle>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let clouds: Vec<_> = (1..=3)
+        .map(|index| {
+            let cloud = EmulatorConfig::memory().with_bucket("shards").with_credentials(&format!("KEY{index}"), &format!("secret-{index}"));
+            runtime.block_on(cloud.start()).unwrap()
+        })
+        .collect();
+    place.run("storage distributed init --providers c1,c2,c3 --replication-factor 2 --max-cloud-providers 3").exits(0);
+    for (cloud, index) in clouds.iter().zip(1..) {
+        let flags = format!("--preset s3 --endpoint {} --bucket shards --domain d{index}", cloud.endpoint());
+        place.run(&format!("storage providers configure --name c{index} {flags}")).exits(0);
+        credentials(place, index, &format!("secret-{index}"));
+    }
+    (runtime, clouds)
+}
+
+fn credentials(place: &mut Place, index: usize, secret: &str) {
+    place.set(&format!("DIASPORE_C{index}_ACCESS_KEY_ID"), &format!("KEY{index}"));
+    place.set(&format!("DIASPORE_C{index}_SECRET_ACCESS_KEY"), secret);
+}
+
+#[test]
+fn wrong_provider_credentials_are_named_before_anything_is_promised() {
+    let mut place = Place::new();
+    let (_runtime, _clouds) = emulated(&mut place);
+    credentials(&mut place, 2, "not-the-secret");
+    let told = place.run("storage providers configure --test").exits(3).says("not usable: c2").says("hint: credentials");
+    assert!(!told.stderr.contains("not-the-secret") && !told.stdout.contains("not-the-secret"), "{told:?}");
+    let refused = place
+        .run("storage distributed start --port 0")
+        .exits(78)
+        .says("check credentials")
+        .says("hint: metanode storage providers configure --test");
+    assert!(!refused.stderr.contains("not-the-secret"), "{refused:?}");
+    credentials(&mut place, 2, "secret-2");
+    place.run("storage providers configure --test").exits(0);
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    wire.send("PUT", "/api/v1/blobs/box/k", &[], b"kept").is(201);
+    assert_eq!(service.stop(), 0);
+
+    // Rotated at the provider and forgotten here: the others carry on, and the status names the account.
+    credentials(&mut place, 2, "rotated");
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    assert_eq!(wire.send("GET", "/api/v1/blobs/box/k", &[], b"").is(200).body, b"kept");
+    let status = place.run(&format!("storage distributed status --output json --url {}", service.url)).json();
+    let account = status["providers"].as_array().unwrap().iter().find(|provider| provider["id"] == "c2").unwrap();
+    assert!(account["errors"].as_u64().unwrap() > 0, "{status}");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn with_too_few_providers_writes_are_refused_with_the_arithmetic_and_reads_go_on() {
+    let mut place = Place::new();
+    let (_runtime, clouds) = emulated(&mut place);
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    wire.send("PUT", "/api/v1/blobs/box/k", &[], b"kept").is(201);
+    place.run(&format!("storage distributed settle --wait --timeout-s 60 --url {}", service.url)).exits(0);
+    clouds[2].kill();
+    let refused = wire.send("PUT", "/api/v1/blobs/box/more", &[], b"x");
+    let told = refused.json();
+    assert!(refused.status == 503 && told["retryable"] == true, "{told}");
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("of 3") && detail.contains("needed"), "{detail}");
+    assert_eq!(wire.send("GET", "/api/v1/blobs/box/k", &[], b"").is(200).body, b"kept");
+    clouds[2].resume().unwrap();
+    crate::program::wait("writes to be taken again", || wire.send("PUT", "/api/v1/blobs/box/more", &[], b"y").status == 201);
+    assert_eq!(wire.send("GET", "/api/v1/blobs/box/more", &[], b"").is(200).body, b"y");
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn a_missing_pair_of_credentials_is_said_before_a_request_is_sent() {
+    let mut place = Place::new();
+    let (_runtime, clouds) = emulated(&mut place);
+    place.set("DIASPORE_C3_SECRET_ACCESS_KEY", "");
+    place.set("DIASPORE_C3_ACCESS_KEY_ID", "");
+    place.run("storage distributed start --port 0").exits(2).says("c3").says("hint: DIASPORE_<NAME>_ACCESS_KEY_ID");
+    assert!(clouds.iter().all(|cloud| cloud.counters().requests() == 0));
+}
+
+/// Incompressible and different for every index.
+fn noise(index: u64, length: usize) -> Vec<u8> {
+    let mut word = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u8::try_from(word >> 56).unwrap()
+    })
+    .take(length)
+    .collect()
+}
+
+/// A full disk, as far as a process without privileges can meet one: no file may grow beyond 6 MiB, which the system reports like a
+/// lack of space. Objects at the providers are smaller, so only the service's own files are hit.
+#[test]
+fn a_full_disk_refuses_writes_keeps_reads_and_loses_nothing() {
+    let place = Place::new();
+    place.init_local(3, 2);
+    let service = place.start_as("start", |command| {
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .arg("-c")
+            .arg("trap '' XFSZ; ulimit -f 12288; exec \"$0\" \"$@\"")
+            .arg0("sh")
+            .arg(command.get_program())
+            .args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell
+    });
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    let at = |index: u64| format!("/api/v1/blobs/box/{index}");
+    let mut stored = Vec::new();
+    let refused = (0..200).find_map(|index| {
+        let answer = wire.send("PUT", &at(index), &[], &noise(index, 400_000));
+        if answer.status == 201 {
+            stored.push(index);
+            return None;
+        }
+        Some(answer)
+    });
+    let refused = refused.expect("the limit never showed");
+    assert!(stored.len() > 3, "{refused:?}");
+    let detail = refused.is_problem(500, "local_store");
+    assert!(detail.contains("full") && detail.contains("free space"), "{detail}");
+    for index in &stored {
+        assert_eq!(wire.send("GET", &at(*index), &[], b"").is(200).body, noise(*index, 400_000));
+    }
+    drop(service);
+
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    for index in &stored {
+        assert_eq!(wire.send("GET", &at(*index), &[], b"").is(200).body, noise(*index, 400_000));
+    }
+    wire.send("PUT", &at(1000), &[], b"room again").is(201);
+    assert_eq!(service.stop(), 0);
+}
