@@ -8,5 +8,6 @@ mod kill;
 mod localstack;
 mod program;
 mod sim;
+mod traces;
 mod trouble;
 mod wire;

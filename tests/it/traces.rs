@@ -1,0 +1,193 @@
+//! Traces that break weaker protocols (docs/protocol.md names the rules), played against the real engine on a paused clock.
+//!
+//! Each was a shortest counterexample of the model checker for a rule left out. The comment says which rule, and what the
+//! engine without it would do.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use diaspore_engine::api::{Caller, Error, ErrorKind, GetOptions, PutOptions};
+use diaspore_engine::config::Mode;
+use diaspore_engine::Engine;
+use diaspore_tests::sim::{Deployment, DiskFate};
+use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
+use futures::{StreamExt, stream};
+
+const BUCKET: &str = "traces";
+
+fn on_paused_clock<F: Future<Output = ()>>(trace: F) {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(trace);
+}
+
+/// A 3-of-6 deployment with a bucket, serving.
+async fn deployment(seed: u64) -> (Deployment, Caller) {
+    let mut world = Deployment::new(seed, 6, "quickstart").unwrap();
+    world.start(true).await.unwrap();
+    let caller = world.caller().await.unwrap();
+    engine(&world).create_bucket(&caller, BUCKET).await.unwrap();
+    engine(&world).settle_wait(std::time::Duration::from_secs(60)).await.unwrap();
+    (world, caller)
+}
+
+fn engine(world: &Deployment) -> Engine {
+    world.engine.clone().expect("an engine lives")
+}
+
+async fn put(engine: &Engine, caller: &Caller, key: &str, text: &'static str) -> Result<(), Error> {
+    let body = stream::iter([Ok(Bytes::from_static(text.as_bytes()))]).boxed();
+    engine.put_blob(caller, BUCKET, key.as_bytes(), PutOptions::default(), body).await.map(drop)
+}
+
+async fn get(engine: &Engine, caller: &Caller, key: &str) -> Result<Vec<u8>, Error> {
+    let mut got = engine.get_blob(caller, BUCKET, key.as_bytes(), &GetOptions::default()).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = got.body.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    Ok(bytes)
+}
+
+fn refuse_puts(world: &Deployment, providers: &[usize]) {
+    for &provider in providers {
+        world.stores[provider].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Put])));
+    }
+}
+
+/// C1 and C3. Acknowledged on d0..d3 only, the disk is lost, two of the four are silent: two shards are visible, fewer than k.
+/// "Not readable, so void" would drop an acknowledged write in silence; serving meanwhile would show its absence and then its
+/// presence. Right: undetermined, nothing served, and all there when they are back (rules 8 and 10).
+#[test]
+fn c1_silent_domains_never_void_what_was_acknowledged() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(1).await;
+        refuse_puts(&world, &[4, 5]);
+        put(&engine(&world), &caller, "key", "acknowledged").await.unwrap();
+        world.crash(DiskFate::Lost);
+        for silent in [0, 1] {
+            world.stores[silent].set_faults(FaultPlan::down());
+        }
+        let outcome = world.start(false).await;
+        match (&outcome, &world.engine) {
+            (Err(error), _) => assert!(error.kind == ErrorKind::RefusedState || error.is_retryable(), "{error}"),
+            (Ok(()), Some(engine)) => {
+                assert_ne!(engine.status().state, "active", "the end of the log cannot be known");
+                let read = get(engine, &caller, "key").await.expect_err("nothing is served before the decision");
+                assert_eq!(read.kind, ErrorKind::ReadOnly, "{read}");
+            }
+            (Ok(()), None) => unreachable!("a start that succeeded has an engine"),
+        }
+        world.crash(DiskFate::Lost);
+        world.heal();
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"acknowledged");
+    });
+}
+
+/// C2. A block lies on exactly k domains and was never acknowledged; the next start finds and serves it. Adopting it as it lies
+/// would leave a hole in the log as soon as one of the k goes. Right: it is carried over at quorum before anything is decided
+/// (rule 10).
+#[test]
+fn c2_an_adopted_block_survives_the_loss_of_a_domain_that_held_it() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(2).await;
+        refuse_puts(&world, &[3, 4, 5]);
+        let writing = engine(&world);
+        let cut = tokio::time::timeout(std::time::Duration::from_secs(5), put(&writing, &caller, "key", "adopted")).await;
+        assert!(cut.is_err(), "k shards must not be enough for an acknowledgement: {cut:?}");
+        world.crash(DiskFate::Lost);
+        world.heal();
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"adopted", "k shards are readable, so it is part of the log");
+        // Before anything can settle: the disk again, and one of the three domains that held it.
+        world.crash(DiskFate::Lost);
+        world.stores[0].lose_everything();
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"adopted");
+    });
+}
+
+/// C7. A disk rolled back to an earlier state looks like one that was kept. Taking the end of its journal for the end of the log
+/// would drop what was acknowledged since. Right: the journal adds content, its end proves nothing (rule 9).
+#[test]
+fn c7_a_rolled_back_disk_catches_up() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(3).await;
+        put(&engine(&world), &caller, "early", "one").await.unwrap();
+        world.remember_disk();
+        put(&engine(&world), &caller, "late", "two").await.unwrap();
+        put(&engine(&world), &caller, "early", "three").await.unwrap();
+        world.crash(DiskFate::RolledBack);
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "late").await.unwrap(), b"two");
+        assert_eq!(get(&engine(&world), &caller, "early").await.unwrap(), b"three");
+    });
+}
+
+/// C8. The bulk block of an undecided write must not be deleted as an orphan. This version deletes nothing at providers; the
+/// trace checks that no DELETE is ever sent.
+#[test]
+fn c8_nothing_is_deleted_at_providers() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(4).await;
+        put(&engine(&world), &caller, "key", "one").await.unwrap();
+        put(&engine(&world), &caller, "key", "two").await.unwrap();
+        world.crash(DiskFate::Lost);
+        world.start(false).await.unwrap();
+        assert!(world.stores.iter().all(|store| store.requests(Op::Delete) == 0));
+    });
+}
+
+/// C10 and C11. The old writer's requests are slow; a successor claims, reads and decides; then they land. The old writer must
+/// not acknowledge them: it lists the claims after its k + 1 acknowledgements, or its lease has run out (rule 6).
+#[test]
+fn c10_a_paused_writer_acknowledges_nothing_after_its_successor_decided() {
+    on_paused_clock(async {
+        let (world, caller) = deployment(5).await;
+        let old = engine(&world);
+        let slow = Misbehaviour::Latency { fixed: std::time::Duration::from_secs(8), jitter: std::time::Duration::ZERO };
+        for store in &world.stores {
+            store.set_faults(FaultPlan::from(Fault::next(slow, 1).on(&[Op::Put])));
+        }
+        let (writer, owner) = (old.clone(), caller.clone());
+        let late = tokio::spawn(async move { put(&writer, &owner, "key", "from the past").await });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        world.heal();
+        let disk = diaspore_ledger::MemoryMedium::new();
+        let new = world.start_on(&disk, Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
+        let outcome = late.await.unwrap();
+        let seen = get(&new, &caller, "key").await;
+        assert!(outcome.is_err() || seen.is_ok(), "acknowledged by the old writer, unknown to the new one");
+        assert!(put(&old, &caller, "key", "again").await.is_err(), "the old writer is fenced");
+    });
+}
+
+/// C13, C14. Claims are write-once and enumerated: after several writers, the highest epoch rules and each start is one more.
+#[test]
+fn c13_every_start_is_a_higher_epoch() {
+    on_paused_clock(async {
+        let (mut world, _) = deployment(6).await;
+        let mut last = engine(&world).status().epoch;
+        for fate in [DiskFate::Kept, DiskFate::Lost, DiskFate::Kept] {
+            world.crash(fate);
+            world.start(false).await.unwrap();
+            let epoch = engine(&world).status().epoch;
+            assert!(epoch > last, "{epoch} after {last}");
+            last = epoch;
+        }
+    });
+}
+
+/// One lie among k + 1 acknowledgements and the disk gone: k real shards are left, and nothing acknowledged is lost (rule 13).
+#[test]
+fn c6_one_lie_among_the_acknowledgements_is_survived() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(7).await;
+        refuse_puts(&world, &[4, 5]);
+        world.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::DroppedWrite).on(&[Op::Put])));
+        put(&engine(&world), &caller, "key", "three real shards").await.unwrap();
+        world.crash(DiskFate::Lost);
+        world.heal();
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"three real shards");
+    });
+}
