@@ -87,7 +87,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         let subject = subject(ground, book, rank).await;
         ground.unjudged.check()?;
         let Some(subject) = subject else {
-            return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1)));
+            return Ok(Err(unreadable_claim(rank.1)));
         };
         if let Some(local) = at_home {
             chain.ruling = Some(rank);
@@ -144,19 +144,14 @@ async fn walk_back(
             if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
                 return Ok(Ok(join_local(ground, book, chain, local, first, (epoch, decision.last_valid)).await?));
             }
-            if first.0 <= have.0 + 1 {
-                return Ok(Ok(chain));
-            }
-            let next = self::subject(ground, book, (epoch, predecessor)).await;
-            ground.unjudged.check()?;
-            let Some(next) = next else {
-                return Ok(Err(format!("the claim of incarnation {predecessor} cannot be read anywhere")));
-            };
+            let complete = first.0 <= have.0 + 1;
             let last_valid = decision.last_valid;
-            // A decision that was carried over need not be readable where it was first written.
+            // A decision that was carried over need not be readable where it was first written. Its word on where its predecessor
+            // ends counts even when the ledger has all blocks before it.
             let start = match carried.pop() {
                 Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: std::mem::take(&mut carried) },
-                None => match beginning(ground, evidence, &next).await? {
+                None if complete => return Ok(Ok(chain)),
+                None => match Box::pin(beginning_of(ground, book, evidence, (epoch, predecessor))).await? {
                     Beginning::Decided(start) => *start,
                     Beginning::PassedOver => {
                         return Err(refused(format!(
@@ -168,13 +163,29 @@ async fn walk_back(
             };
             (decision, carried) = (start.decision, start.carried);
             // Whatever stands at `first` and behind it is there in the successor's blocks.
-            if start.first < first {
+            if start.first < first && !complete {
+                let Some(next) = self::subject(ground, book, (epoch, predecessor)).await else {
+                    return Ok(Err(unreadable_claim(predecessor)));
+                };
                 through = Some(Seq(first.0.saturating_sub(1)));
                 first = start.first;
                 break next;
             }
         };
     }
+}
+
+async fn beginning_of(ground: &Ground, book: &ClaimBook, evidence: &Evidence, rank: Rank) -> Result<Beginning, Error> {
+    let subject = subject(ground, book, rank).await;
+    ground.unjudged.check()?;
+    match subject {
+        Some(subject) => beginning(ground, evidence, &subject).await,
+        None => Ok(Beginning::Undetermined(unreadable_claim(rank.1))),
+    }
+}
+
+fn unreadable_claim(incarnation: IncarnationId) -> String {
+    format!("the claim of incarnation {incarnation} cannot be read anywhere")
 }
 
 /// Sequence of the first block of an incarnation: what it carried over, or the decision itself.
