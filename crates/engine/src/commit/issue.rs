@@ -73,7 +73,11 @@ impl Issuer {
         let now = Instant::now();
         pending.reject_expired(now);
         let ready = !pending.requests.is_empty() || pending.audit_due.is_some_and(|due| due <= now);
-        let wake = pending.wake();
+        if !ready {
+            // What a place was taken for has expired meanwhile.
+            (pending.permit, pending.leaves) = (None, None);
+        }
+        let wake = pending.wake(now);
         tokio::select! {
             biased;
             _ = closing.changed() => return !*closing.borrow(),
@@ -200,9 +204,10 @@ impl Pending {
     }
 
     /// The next moment at which something is to be done without an event.
-    fn wake(&self) -> Option<Instant> {
+    fn wake(&self, now: Instant) -> Option<Instant> {
         let expiry = self.requests.front().map(|first| first.expires);
-        let audit = if self.requests.is_empty() && self.permit.is_none() { self.audit_due } else { None };
+        // Once due, audit events wait for a place, not for time: a moment in the past would wake the task without end.
+        let audit = self.audit_due.filter(|due| *due > now);
         [expiry, self.leaves, audit].into_iter().flatten().min()
     }
 
