@@ -91,7 +91,7 @@ pub(crate) async fn put(
     let upload = Upload::new(shared, caller, row.id, Purpose::Store(class), &options)?;
     let received = Box::pin(upload.receive(body, &options)).await?;
 
-    let guard = shared.locks.lock(row.id, key).await;
+    let guard = shared.locks.lock(row.id, key).await?;
     if namespace::bucket(shared, caller.tenant, bucket)?.id != row.id {
         return Err(Error::new(ErrorKind::UnknownBucket, "the bucket was deleted while the body arrived"));
     }
@@ -224,7 +224,7 @@ pub(crate) async fn delete(
         let same = known.deleted && known.request_hash == stored.request_hash && known.bucket == row.id && known.key == key;
         return if same { Ok(known.seq) } else { Err(mismatch()) };
     }
-    let guard = shared.locks.lock(row.id, key).await;
+    let guard = shared.locks.lock(row.id, key).await?;
     let entry = view(shared)?.blob(row.id, key).map_err(local)?;
     check_precondition(&precondition, entry.as_ref().map(|entry| ETag(entry.etag)))?;
     let entry = entry.ok_or_else(unknown_key)?;

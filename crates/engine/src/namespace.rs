@@ -66,7 +66,7 @@ pub(crate) fn tenant(shared: &Shared, name: &str) -> Result<Option<TenantInfo>, 
 pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<TenantInfo, Error> {
     check_label("a tenant name", name)?;
     shared.check_writable()?;
-    let guard = shared.locks.lock_bucket(BucketId::NIL).await;
+    let guard = shared.locks.lock_bucket(BucketId::NIL).await?;
     if tenant(shared, name)?.is_some() {
         return Err(Error::new(ErrorKind::AlreadyExists, "a tenant of this name exists already"));
     }
@@ -143,7 +143,7 @@ pub(crate) async fn create_bucket(shared: &Arc<Shared>, caller: &Caller, name: &
     check_bucket_name(name)?;
     shared.check_writable()?;
     let tenant = caller.tenant;
-    let guard = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await;
+    let guard = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await?;
     let view = view(shared)?;
     let key_version = known_tenant(shared, &view, tenant)?;
     if view.bucket(tenant, name).map_err(local)?.is_some() {
@@ -159,9 +159,9 @@ pub(crate) async fn create_bucket(shared: &Arc<Shared>, caller: &Caller, name: &
 pub(crate) async fn delete_bucket(shared: &Arc<Shared>, caller: &Caller, name: &str) -> Result<Seq, Error> {
     shared.check_writable()?;
     let tenant = caller.tenant;
-    let by_name = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await;
+    let by_name = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await?;
     let id = bucket(shared, tenant, name)?.id;
-    let exclusive = shared.locks.lock_bucket(id).await;
+    let exclusive = shared.locks.lock_bucket(id).await?;
     let entry = bucket(shared, tenant, name)?;
     if entry.blobs > 0 {
         return Err(Error::new(ErrorKind::BucketNotEmpty, format!("the bucket still holds {} blobs: delete them first", entry.blobs)));
