@@ -140,7 +140,8 @@ pub(crate) fn build(ground: &Ground, writer: Writer, tip: &mut Tip, draft: Draft
         log_size: head.size,
         log_root: head.root,
         acked_through,
-        settled_through,
+        // Settlement goes on between the two readings and may have overtaken the first; a manifest that says so would not open.
+        settled_through: settled_through.min(acked_through),
         k_floor: geometry.k(),
     };
     let mut blind = [0; 32];
