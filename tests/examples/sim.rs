@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     match sim::run_blocking(seed, steps) {
         Ok(report) => {
             report.lines.iter().for_each(|line| println!("{line}"));
-            let trace: String = report.trace.iter().map(|byte| format!("{byte:02x}")).collect();
+            let trace = u128::from_be_bytes(report.trace.first_chunk().copied().unwrap_or_default());
             println!(
-                "{:?}: {} acknowledged, {} reads, {} starts, trace {trace}",
+                "{:?}: {} acknowledged, {} reads, {} starts, trace {trace:032x}",
                 report.scenario, report.acknowledged, report.reads, report.starts
             );
             ExitCode::SUCCESS

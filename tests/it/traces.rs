@@ -6,11 +6,11 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, Error, ErrorKind, GetOptions, PutOptions};
 use diaspore_engine::config::Mode;
-use diaspore_engine::Engine;
-use diaspore_tests::sim::{Deployment, DiskFate};
 use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
+use diaspore_tests::sim::{Deployment, DiskFate};
 use futures::{StreamExt, stream};
 
 const BUCKET: &str = "traces";

@@ -205,9 +205,15 @@ impl Fleet {
     /// Bytes from this provider failed verification above. `what` must not name an object.
     pub fn report_lie(&self, id: &ProviderId, what: &str) {
         if let Some(member) = self.inner.members.get(id) {
+            let known = member.monitor.health().lying;
             member.tally.lied();
             member.monitor.lied(what);
-            tracing::warn!(provider = %id, what, "provider returned bytes that fail verification");
+            // A liar lies at every read: the first time is news, the rest is in the counters.
+            if known {
+                tracing::debug!(provider = %id, what, "provider returned bytes that fail verification again");
+            } else {
+                tracing::warn!(provider = %id, what, "provider returned bytes that fail verification; it is read last for a while");
+            }
         }
     }
 

@@ -21,7 +21,7 @@ impl Value {
         let mut rng = ChaCha12Rng::seed_from_u64(self.seed);
         let mut bytes = vec![0_u8; self.len];
         rng.fill_bytes(&mut bytes);
-        if self.seed % 2 == 0 {
+        if self.seed.is_multiple_of(2) {
             for byte in &mut bytes {
                 *byte = b'a' + (*byte & 3);
             }
