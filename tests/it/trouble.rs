@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use diaspore_testkit::{EmulatorConfig, EmulatorHandle};
 
@@ -34,16 +35,16 @@ fn a_ledger_of_a_newer_version_is_refused() {
     assert_eq!(place.start("start").stop(), 0);
 }
 
-/// Three emulated accounts; the runtime keeps them alive.
+/// Five emulated accounts, any three of which rebuild; the runtime keeps them alive.
 fn emulated(place: &mut Place) -> (tokio::runtime::Runtime, Vec<EmulatorHandle>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let clouds: Vec<_> = (1..=3)
+    let clouds: Vec<_> = (1..=5)
         .map(|index| {
             let cloud = EmulatorConfig::memory().with_bucket("shards").with_credentials(&format!("KEY{index}"), &format!("secret-{index}"));
             runtime.block_on(cloud.start()).unwrap()
         })
         .collect();
-    place.run("storage distributed init --providers c1,c2,c3 --replication-factor 2 --max-cloud-providers 3").exits(0);
+    place.run("storage distributed init --providers c1,c2,c3,c4,c5 --replication-factor 3").exits(0);
     for (cloud, index) in clouds.iter().zip(1..) {
         let flags = format!("--preset s3 --endpoint {} --bucket shards --domain d{index}", cloud.endpoint());
         place.run(&format!("storage providers configure --name c{index} {flags}")).exits(0);
@@ -98,14 +99,22 @@ fn with_too_few_providers_writes_are_refused_with_the_arithmetic_and_reads_go_on
     wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
     wire.send("PUT", "/api/v1/blobs/box/k", &[], b"kept").is(201);
     place.run(&format!("storage distributed settle --wait --timeout-s 60 --url {}", service.url)).exits(0);
-    clouds[2].kill();
-    let refused = wire.send("PUT", "/api/v1/blobs/box/more", &[], b"x");
-    let told = refused.json();
-    assert!(refused.status == 503 && told["retryable"] == true, "{told}");
-    let detail = told["detail"].as_str().unwrap();
-    assert!(detail.contains("of 3") && detail.contains("needed"), "{detail}");
+    for cloud in &clouds[3..] {
+        cloud.kill();
+        crate::program::wait("the cloud to be gone", || crate::program::status_of(&cloud.endpoint()).is_none());
+    }
+    // What was under way when they went waits for their return; once they are known to be gone, nothing more is begun.
+    let mut refused = None;
+    crate::program::wait("a write to be refused", || {
+        refused = wire.send_within(Duration::from_secs(2), "PUT", "/api/v1/blobs/box/more", &[], b"x");
+        refused.is_some()
+    });
+    let detail = refused.unwrap().is_problem(503, "too_few_domains");
+    assert!(detail.contains("3 of 5") && detail.contains("k + 1 = 4"), "{detail}");
     assert_eq!(wire.send("GET", "/api/v1/blobs/box/k", &[], b"").is(200).body, b"kept");
-    clouds[2].resume().unwrap();
+    for cloud in &clouds[3..] {
+        cloud.resume().unwrap();
+    }
     crate::program::wait("writes to be taken again", || wire.send("PUT", "/api/v1/blobs/box/more", &[], b"y").status == 201);
     assert_eq!(wire.send("GET", "/api/v1/blobs/box/more", &[], b"").is(200).body, b"y");
     assert_eq!(service.stop(), 0);
