@@ -2,7 +2,7 @@
 //!
 //! One log orders every mutation. A mutation is acknowledged when its commit block lies on k + 1 failure domains, the journal
 //! that holds it is flushed and the fence holds; a start reconciles disk and providers before anything is served. Both follow
-//! `PROTOCOL.md` rule by rule: the modules name the rules they carry.
+//! `docs/protocol.md` rule by rule: the modules name the rules they carry.
 //!
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
