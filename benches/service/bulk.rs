@@ -100,11 +100,14 @@ pub(crate) async fn run(flags: Flags) -> Measured<()> {
             let mut stage = Stage::set(&flags.setting, false).await?;
             let mut yardstick = Yardstick::start(&stage.emulators.endpoints)?;
             healthy_and_hurt(&mut stage, &mut yardstick, &data).await?;
+            drop((stage, yardstick));
             if !flags.no_throttle && kind == Kind::Random {
                 let (data, _) = make(flags.throttled_size, seed + 1)?;
+                let mut stage = Stage::set(&flags.setting, false).await?;
+                let mut yardstick = Yardstick::start(&stage.emulators.endpoints)?;
                 throttled(&mut stage, &mut yardstick, &data, flags.bandwidth).await?;
+                stage.node.stop()?;
             }
-            stage.node.stop()?;
         }
     }
     Ok(())
@@ -144,8 +147,7 @@ async fn healthy_and_hurt(stage: &mut Stage, yardstick: &mut Yardstick, data: &D
         hurt.wall.as_secs_f64() / down.wall.as_secs_f64(),
         hurt.cpu().as_secs_f64() / down.cpu().as_secs_f64(),
     );
-    stage.emulators.plan(None, "")?;
-    stage.client.until_healthy().await
+    Ok(())
 }
 
 async fn throttled(stage: &mut Stage, yardstick: &mut Yardstick, data: &Data, bandwidth: u64) -> Measured<()> {

@@ -137,23 +137,4 @@ impl Client {
         }
         Ok(began.elapsed())
     }
-
-    /// The service's own counters.
-    pub(crate) async fn status(&self) -> Measured<serde_json::Value> {
-        let request = self.http.get(format!("{}/status", self.base)).bearer_auth(&self.operator);
-        Ok(serde_json::from_slice(&self.send(request).await?.bytes().await?)?)
-    }
-
-    /// Waits until the service calls every provider healthy again.
-    pub(crate) async fn until_healthy(&self) -> Measured<()> {
-        for _ in 0..150 {
-            let status = self.status().await?;
-            let providers = status.get("providers").and_then(serde_json::Value::as_array);
-            if providers.is_some_and(|all| all.iter().all(|one| one.get("state").is_some_and(|state| state == "healthy"))) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Err("a healed provider was not called healthy within 30 s".into())
-    }
 }
