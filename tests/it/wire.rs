@@ -50,32 +50,17 @@ impl Wire {
 
     /// Sends the head and whatever body there is, and reads the answer to its end.
     pub(crate) fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        self.send_within(Duration::from_secs(60), method, target, headers, body).unwrap()
-    }
-
-    /// The same; `None` when nothing is answered in time.
-    pub(crate) fn send_within(
-        &self,
-        patience: Duration,
-        method: &str,
-        target: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Option<Answer> {
         let mut socket = self.open(method, target, headers, body.len());
-        socket.set_read_timeout(Some(patience)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         // A refusal may come, and the connection end, before all is sent.
         drop(socket.write_all(body));
         let mut bytes = Vec::new();
-        match socket.read_to_end(&mut bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
-            read => read.unwrap(),
-        };
+        socket.read_to_end(&mut bytes).unwrap();
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {target}"));
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Some(Answer { status, head, body: bytes[end + 4..].to_vec() })
+        Answer { status, head, body: bytes[end + 4..].to_vec() }
     }
 
     /// Announces `length` bytes, sends only these, and hangs up.
