@@ -11,7 +11,7 @@ const WORDS: [&str; 8] =
 
 /// The ways in which a word could lie around in the open.
 fn disguises(word: &str) -> Vec<Vec<u8>> {
-    let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = word.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let listed = word.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     let wide = word.encode_utf16().flat_map(u16::to_le_bytes).collect();
     vec![

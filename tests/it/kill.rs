@@ -48,6 +48,7 @@ impl Uploads<'_> {
         format!("{}/api/v1/blobs/box/{key}", self.service.url)
     }
 
+    #[expect(clippy::future_not_send, reason = "one thread, so that the kill hits a known moment")]
     /// Uploads from all clients until `acknowledgements` have come, then kills the process under the others.
     async fn until_killed(&self, round: u32, acknowledgements: u32) {
         let left = Cell::new(acknowledgements);
@@ -76,6 +77,7 @@ impl Uploads<'_> {
         futures::future::join_all(clients).await;
     }
 
+    #[expect(clippy::future_not_send, reason = "one thread, as above")]
     /// Reads every key ever sent and holds it against what is known of it; what is open is decided here.
     async fn check(&self) {
         let known: Vec<(String, Fate)> = self.fates.borrow().iter().map(|(key, fate)| (key.clone(), *fate)).collect();

@@ -1,4 +1,11 @@
 //! The one integration binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is a test, the functions around the tests as well: what does not hold ends it"
+)]
 
 mod bad_input;
 mod canary;

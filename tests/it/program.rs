@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longest wait for a process to become ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 
 /// The binary beside this test, built on first use; `METANODE_BIN` names another one.
 pub(crate) fn metanode() -> &'static Path {

@@ -25,7 +25,7 @@ async fn deployment(seed: u64) -> (Deployment, Caller) {
     world.start(true).await.unwrap();
     let caller = world.caller().await.unwrap();
     engine(&world).create_bucket(&caller, BUCKET).await.unwrap();
-    engine(&world).settle_wait(std::time::Duration::from_secs(60)).await.unwrap();
+    engine(&world).settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
     (world, caller)
 }
 

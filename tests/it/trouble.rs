@@ -141,7 +141,7 @@ fn a_full_disk_refuses_writes_keeps_reads_and_loses_nothing() {
     });
     let refused = refused.expect("the limit never showed");
     assert!(stored.len() > 3, "{refused:?}");
-    let detail = refused.is_problem(500, "local_store");
+    let detail = refused.problem(500, "local_store");
     assert!(detail.contains("full") && detail.contains("free space"), "{detail}");
     for index in &stored {
         assert_eq!(wire.send("GET", &at(*index), &[], b"").is(200).body, noise(*index, 400_000));

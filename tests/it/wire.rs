@@ -31,7 +31,7 @@ impl Answer {
 
     /// RFC 9457 with this code and a sentence; gives the sentence.
     #[track_caller]
-    pub(crate) fn is_problem(self, status: u16, code: &str) -> String {
+    pub(crate) fn problem(self, status: u16, code: &str) -> String {
         let answer = self.is(status);
         assert!(answer.head.to_ascii_lowercase().contains("content-type: application/problem+json"), "{}", answer.head);
         let document = answer.json();
@@ -72,13 +72,16 @@ impl Wire {
 
     fn open(&self, method: &str, target: &str, headers: &[(&str, &str)], length: usize) -> TcpStream {
         let mut socket = TcpStream::connect(&self.address).unwrap();
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
-        head += &format!("Authorization: Bearer {}\r\nContent-Length: {length}\r\n", self.token);
+        let mut line = |line: &str| socket.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        line(&format!("{method} {target} HTTP/1.1"));
+        line(&format!("Host: {}", self.address));
+        line("Connection: close");
+        line(&format!("Authorization: Bearer {}", self.token));
+        line(&format!("Content-Length: {length}"));
         for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
+            line(&format!("{name}: {value}"));
         }
-        socket.write_all(head.as_bytes()).unwrap();
-        socket.write_all(b"\r\n").unwrap();
+        line("");
         socket
     }
 }
