@@ -235,5 +235,9 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
     shared.close();
     shared.wait_tasks(PATIENCE).await;
     crate::world::cpu(|| shared.ledger.flush_view()).map_err(crate::namespace::local)?;
-    outcome.map(|_| ())
+    if let Err(error) = outcome {
+        // The log needs no word of the stop: the next start finds its end as after a crash.
+        tracing::warn!(%error, "stopped without a record of it");
+    }
+    Ok(())
 }

@@ -24,6 +24,7 @@ mod engine;
 mod fence;
 mod keyring;
 mod namespace;
+mod prober;
 mod read;
 mod reconcile;
 mod scatter;

@@ -74,10 +74,12 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
             return match error.kind {
                 ProviderErrorKind::NotFound => Look::Without,
                 // It answers, with something that cannot be the shard.
-                ProviderErrorKind::TooLong | ProviderErrorKind::BadResponse => {
+                ProviderErrorKind::TooLong => {
                     wrong(ground, provider, "an object of the wrong length");
                     Look::Without
                 }
+                // An answer cut short may be the network's doing: taken for absence at several domains at once, it would void what
+                // was acknowledged (found by the simulation).
                 _ => Look::Silent,
             };
         }

@@ -6,6 +6,7 @@
 //! Data goes to standard output, as a table or as JSON (`--output`); everything else to standard error. Failures end with a sentence,
 //! `hint:` lines and an exit code of their own kind ([`failure::Exit`]).
 
+mod allocator;
 mod audit;
 mod blob;
 mod cli;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
         }
     };
+    if !matches!(verbosity(&cli.command), Verbosity::Command) {
+        allocator::tune();
+    }
     match telemetry::set_up(cli.global.log_format, cli.global.log.as_deref(), verbosity(&cli.command)).and_then(|()| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

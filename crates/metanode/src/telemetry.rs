@@ -1,5 +1,7 @@
 //! The log: lines on standard error, for people or as JSON. Set up once, here and nowhere else.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
@@ -26,7 +28,7 @@ pub(crate) fn set_up(format: LogFormat, filter: Option<&str>, verbosity: Verbosi
     let filter = EnvFilter::try_new(filter.unwrap_or(fallback)).map_err(|error| {
         Failure::usage(format!("the log filter does not parse: {error}")).hint("for example --log info,diaspore_engine=debug")
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
