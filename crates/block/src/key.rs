@@ -1,7 +1,7 @@
 //! Keys: 32 bytes each, never cloned, printed or serialised, wiped when dropped.
 //!
 //! One purpose, one key: nothing is sealed under a key whose name does not say so. Only the keyring is sealed under the
-//! master key, so replacing the master key touches no block (DESIGN section 8).
+//! master key, so replacing the master key touches no block.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use hkdf::Hkdf;

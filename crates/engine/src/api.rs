@@ -29,7 +29,7 @@ pub enum BodyError {
     },
 }
 
-/// How many losses an acknowledged write survives (DESIGN section 6).
+/// How many losses an acknowledged write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {

@@ -1,5 +1,5 @@
 //! Events that are not mutations: reads, denials, faults. They wait in a bounded queue, are counted together while they wait,
-//! and join the next commit block, within a minute (DESIGN section 10). What does not fit is counted and said.
+//! and join the next commit block, within a minute. What does not fit is counted and said.
 
 mod export;
 

@@ -1,4 +1,4 @@
-//! From "survive r - 1 lost providers" to (k, n): the arithmetic of DESIGN section 6, and what restart and claims need.
+//! From "survive r - 1 lost providers" to (k, n): the arithmetic, and what restart and claims need.
 
 use crate::profile::Profile;
 

@@ -8,7 +8,7 @@
 //! - [`Catalogue`]: one [`ProviderPreset`] per cloud, from `providers/*.toml`. A new cloud with an S3 endpoint is a new file.
 //! - [`AccountConfig`] (what an operator writes) resolves against the catalogue into a [`ProviderSpec`] (plain, complete values).
 //! - [`Profile`]: how much loss to survive and what to spend for it, from `policy/*.toml`.
-//! - [`plan_geometry`], [`claim_quorum`], [`GeometryPlan::restart_survives_down`]: DESIGN section 6 and PROTOCOL rules 5 and 11.
+//! - [`plan_geometry`], [`claim_quorum`], [`GeometryPlan::restart_survives_down`]: docs/protocol.md, rules 5 and 11.
 //! - [`place`]: weighted random choice over distinct failure domains.
 
 mod account;
