@@ -3,8 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use diaspore_testkit::{EmulatorConfig, EmulatorHandle};
-
+use crate::clouds::{Clouds, credentials};
 use crate::program::Place;
 use crate::wire::Wire;
 
@@ -34,33 +33,10 @@ fn a_ledger_of_a_newer_version_is_refused() {
     assert_eq!(place.start("start").stop(), 0);
 }
 
-/// Five emulated accounts, any three of which rebuild; the runtime keeps them alive.
-fn emulated(place: &mut Place) -> (tokio::runtime::Runtime, Vec<EmulatorHandle>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let clouds: Vec<_> = (1..=5)
-        .map(|index| {
-            let cloud = EmulatorConfig::memory().with_bucket("shards").with_credentials(&format!("KEY{index}"), &format!("secret-{index}"));
-            runtime.block_on(cloud.start()).unwrap()
-        })
-        .collect();
-    place.run("storage distributed init --providers c1,c2,c3,c4,c5 --replication-factor 3").exits(0);
-    for (cloud, index) in clouds.iter().zip(1..) {
-        let flags = format!("--preset s3 --endpoint {} --bucket shards --domain d{index}", cloud.endpoint());
-        place.run(&format!("storage providers configure --name c{index} {flags}")).exits(0);
-        credentials(place, index, &format!("secret-{index}"));
-    }
-    (runtime, clouds)
-}
-
-fn credentials(place: &mut Place, index: usize, secret: &str) {
-    place.set(&format!("DIASPORE_C{index}_ACCESS_KEY_ID"), &format!("KEY{index}"));
-    place.set(&format!("DIASPORE_C{index}_SECRET_ACCESS_KEY"), secret);
-}
-
 #[test]
 fn wrong_provider_credentials_are_named_before_anything_is_promised() {
     let mut place = Place::new();
-    let (_runtime, _clouds) = emulated(&mut place);
+    let _clouds = Clouds::three_of_five(&mut place);
     credentials(&mut place, 2, "not-the-secret");
     let told = place.run("storage providers configure --test").exits(3).says("not usable: c2").says("hint: credentials");
     assert!(!told.stderr.contains("not-the-secret") && !told.stdout.contains("not-the-secret"), "{told:?}");
@@ -92,11 +68,11 @@ fn wrong_provider_credentials_are_named_before_anything_is_promised() {
 #[test]
 fn a_missing_pair_of_credentials_is_said_before_a_request_is_sent() {
     let mut place = Place::new();
-    let (_runtime, clouds) = emulated(&mut place);
+    let clouds = Clouds::three_of_five(&mut place);
     place.set("DIASPORE_C3_SECRET_ACCESS_KEY", "");
     place.set("DIASPORE_C3_ACCESS_KEY_ID", "");
     place.run("storage distributed start --port 0").exits(2).says("c3").says("hint: DIASPORE_<NAME>_ACCESS_KEY_ID");
-    assert!(clouds.iter().all(|cloud| cloud.counters().requests() == 0));
+    assert!(clouds.handles.iter().all(|cloud| cloud.counters().requests() == 0));
 }
 
 /// Incompressible and different for every index.

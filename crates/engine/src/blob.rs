@@ -5,10 +5,10 @@
 //! up nobody.
 
 pub(crate) mod condition;
+mod deadline;
 pub(crate) mod flight;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use diaspore_block::id::{BucketId, Seq, VersionId};
 use diaspore_block::record::{self, BlobDeleted, BlobPut, Outcome, Private};
@@ -16,6 +16,7 @@ use diaspore_ledger::{BlobEntry, BucketEntry, IdempotencyEntry, ListItem, ListQu
 use diaspore_policy::AckClass;
 use rand::Rng;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::api::{
     BlobInfo, BodyStream, Caller, Class, ETag, Error, ErrorKind, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage, Precondition,
@@ -28,6 +29,7 @@ use crate::config::Limits;
 use crate::namespace::{self, local, view};
 use crate::read;
 use crate::read::pace::Pace;
+use crate::scatter;
 use crate::shared::{Meters, Shared};
 use crate::upload::{Purpose, Received, Shipment, Upload};
 use condition::{check_key, check_options, check_precondition, resolve_range};
@@ -35,9 +37,6 @@ use flight::Flights;
 
 /// Entries of one page of a listing.
 const MAX_PAGE: usize = 1000;
-
-/// Longest wait for earlier blocks to settle.
-const SETTLE_PATIENCE: Duration = Duration::from_mins(2);
 /// Uploads whose bodies are buffered at once, 2 MiB each; more of them wait with their first bytes.
 const WINDOWS: usize = 24;
 
@@ -82,16 +81,17 @@ pub(crate) async fn put(
     {
         return replay_put(shared, caller, &row, key, token, &known, &options, body).await;
     }
-    // Refuse what cannot hold before the body is read; what decides is the check under the lock.
+    // Refuse what cannot hold before the body is read; what decides is the check under the lock, and the one before sealing.
+    scatter::commit_geometry(shared)?;
     check_precondition(&options.precondition, current_etag(shared, row.id, key)?)?;
     let class = options.class.unwrap_or(match shared.config.profile.class {
         AckClass::Quorum => Class::Quorum,
         AckClass::Full => Class::Full,
     });
     let upload = Upload::new(shared, caller, row.id, Purpose::Store(class), &options)?;
-    let received = Box::pin(upload.receive(body, &options)).await?;
+    let (received, by) = take_in(shared, upload, body, &options).await?;
 
-    let guard = shared.locks.lock(row.id, key).await?;
+    let guard = shared.locks.lock(row.id, key, by).await?;
     if namespace::bucket(shared, caller.tenant, bucket)?.id != row.id {
         return Err(Error::new(ErrorKind::UnknownBucket, "the bucket was deleted while the body arrived"));
     }
@@ -125,10 +125,10 @@ pub(crate) async fn put(
         private: Private::BlobPut(put),
     });
     let request = CommitRequest { records, chunks: small, class, bulk, hold: Box::new((guard, flight)) };
-    let Committed { seq, geometry: commit_geometry } = shared.committer.submit(request).await?;
+    let Committed { seq, geometry: commit_geometry } = shared.committer.submit(request, by).await?;
     Meters::bump(&shared.meters.puts);
     if class == Class::Full {
-        settled(shared, recorded.into_iter().chain(unsettled)).await?;
+        settled(shared, recorded.into_iter().chain(unsettled), by).await?;
     }
     let (k, n) = commit_geometry;
     let entry = view(shared)?.blob(row.id, key).map_err(local)?.filter(|entry| entry.version == version);
@@ -151,6 +151,11 @@ pub(crate) async fn put(
     })
 }
 
+/// Receives the whole body; what comes after has until the instant it gives.
+async fn take_in(shared: &Shared, upload: Upload, body: BodyStream, options: &PutOptions) -> Result<(Received, Instant), Error> {
+    Box::pin(deadline::receive(shared.config.answer_deadline, body, |body| upload.receive(body, options))).await
+}
+
 /// Answers a retry of a request that has its outcome, once its body turns out to be the same.
 #[expect(clippy::too_many_arguments, reason = "the request, and what is known about it")]
 async fn replay_put(
@@ -164,9 +169,13 @@ async fn replay_put(
     body: BodyStream,
 ) -> Result<PutOutcome, Error> {
     let upload = Upload::new(shared, caller, row.id, Purpose::Compare, options)?;
-    let received = Box::pin(upload.receive(body, options)).await?;
+    let (received, by) = take_in(shared, upload, body, options).await?;
     let same = fingerprint(shared, caller, row.id, token, &received.body_hash)?.request_hash == known.request_hash;
     let Some(entry) = known.blob.as_ref().filter(|_| same && known.bucket == row.id && known.key == key) else { return Err(mismatch()) };
+    if entry.class == record::Class::Full {
+        // The first answer may have been "not yet": a retry must not turn that into "yes".
+        tokio::time::timeout_at(by, shared.settlement.wait_through(known.seq)).await.map_err(|_| not_yet_full())?;
+    }
     let block = view(shared)?.commit_block(known.seq).map_err(local)?;
     let geometry = block.map_or((0, 0, false), |block| (block.facts.geometry.k(), block.facts.geometry.n(), false));
     Ok(PutOutcome { blob: info(key.to_vec(), entry), seq: known.seq, geometry, replayed: true })
@@ -224,7 +233,9 @@ pub(crate) async fn delete(
         let same = known.deleted && known.request_hash == stored.request_hash && known.bucket == row.id && known.key == key;
         return if same { Ok(known.seq) } else { Err(mismatch()) };
     }
-    let guard = shared.locks.lock(row.id, key).await?;
+    scatter::commit_geometry(shared)?;
+    let by = shared.answer_by();
+    let guard = shared.locks.lock(row.id, key, by).await?;
     let entry = view(shared)?.blob(row.id, key).map_err(local)?;
     check_precondition(&precondition, entry.as_ref().map(|entry| ETag(entry.etag)))?;
     let entry = entry.ok_or_else(unknown_key)?;
@@ -236,7 +247,7 @@ pub(crate) async fn delete(
         outcome: Outcome::Done,
         private: Private::BlobDeleted(BlobDeleted { bucket: row.id, key: key.to_vec(), version: entry.version, idempotency: stored }),
     };
-    let committed = shared.committer.submit(CommitRequest::single(record, (guard, flight))).await?;
+    let committed = shared.committer.submit(CommitRequest::single(record, (guard, flight)), by).await?;
     Meters::bump(&shared.meters.deletes);
     Ok(committed.seq)
 }
@@ -332,15 +343,18 @@ fn record_class(class: Class) -> record::Class {
 }
 
 /// Waits for blocks that earlier commits brought and that a `full` answer rests on too.
-async fn settled(shared: &Shared, seqs: impl Iterator<Item = Seq>) -> Result<(), Error> {
+async fn settled(shared: &Shared, seqs: impl Iterator<Item = Seq>, by: Instant) -> Result<(), Error> {
     let all = async {
         for seq in seqs {
             shared.settlement.wait(seq).await;
         }
     };
-    tokio::time::timeout(SETTLE_PATIENCE, all)
-        .await
-        .map_err(|_| Error::new(ErrorKind::OutcomeUnknown, "stored at quorum, not yet at full: ask again with the same Idempotency-Key"))
+    tokio::time::timeout_at(by, all).await.map_err(|_| not_yet_full())
+}
+
+/// The answer to a `full` request whose records are released while shards are still missing.
+fn not_yet_full() -> Error {
+    Error::new(ErrorKind::OutcomeUnknown, "stored at quorum, not yet at full: ask again with the same Idempotency-Key")
 }
 
 fn unknown_key() -> Error {

@@ -30,8 +30,6 @@ pub(crate) use release::{Notes, Releaser};
 
 /// Longest time a request waits for a free place among the W blocks in flight.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time a caller waits for the outcome of what was issued.
-const OUTCOME_DEADLINE: Duration = Duration::from_mins(2);
 /// Requests that may wait at once, besides the bound in bytes.
 const MAX_QUEUED: usize = 16_384;
 
@@ -175,15 +173,16 @@ impl Committer {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Commits. `NotAccepted` (or the stage's refusal) means that nothing happened; `OutcomeUnknown` that it may yet.
-    pub(crate) async fn submit(&self, request: CommitRequest) -> Result<Committed, Error> {
+    /// Commits, and answers until `by`. `NotAccepted` (or the stage's refusal) means that nothing happened; `OutcomeUnknown` that
+    /// it may yet.
+    pub(crate) async fn submit(&self, request: CommitRequest, by: Instant) -> Result<Committed, Error> {
         self.stage.check_writable()?;
-        self.enqueue(request).await
+        self.enqueue(request, by).await
     }
 
     /// The same past the stage check: for the engine's own last record.
-    async fn enqueue(&self, request: CommitRequest) -> Result<Committed, Error> {
-        let expires = Instant::now() + PATIENCE;
+    async fn enqueue(&self, request: CommitRequest, by: Instant) -> Result<Committed, Error> {
+        let expires = by.min(Instant::now() + PATIENCE);
         let cost = request.cost();
         if cost > self.commit_bytes || cost > self.queue_bytes {
             return Err(Error::new(
@@ -201,7 +200,7 @@ impl Committer {
             Ok(Err(_)) => return Err(self.stage.check_writable().err().unwrap_or_else(closed)),
             Err(_) => return Err(window_full()),
         }
-        match tokio::time::timeout(OUTCOME_DEADLINE, outcome).await {
+        match tokio::time::timeout_at(by, outcome).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(unknown()),
         }
@@ -231,7 +230,7 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
     shared.stage.refuse_new_work();
     let stopped = ServiceStopped { incarnation: shared.writer.incarnation, reason: "shutdown".to_owned() };
     let record = NewRecord::system(stopped).about(shared.writer.incarnation);
-    let outcome = shared.committer.enqueue(CommitRequest::single(record, ())).await;
+    let outcome = shared.committer.enqueue(CommitRequest::single(record, ()), shared.answer_by()).await;
     shared.close();
     shared.wait_tasks(PATIENCE).await;
     crate::world::cpu(|| shared.ledger.flush_view()).map_err(crate::namespace::local)?;

@@ -67,6 +67,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Longest wait for one provider's answer while starting.
     pub probe_deadline: Duration,
+    /// Longest time between the last byte of a change and its answer, whatever providers do: `NotAccepted` or `OutcomeUnknown` then.
+    pub answer_deadline: Duration,
     /// Told when the engine has stopped for good.
     pub on_fatal: OnFatal,
 }
@@ -74,7 +76,14 @@ pub struct EngineConfig {
 impl EngineConfig {
     /// Defaults around `profile`: normal start, built-in limits, fatal events only visible in `status`.
     pub fn new(profile: Profile) -> Self {
-        Self { profile, mode: Mode::Start, limits: Limits::default(), probe_deadline: Duration::from_secs(10), on_fatal: Arc::new(|_| ()) }
+        Self {
+            profile,
+            mode: Mode::Start,
+            limits: Limits::default(),
+            probe_deadline: Duration::from_secs(10),
+            answer_deadline: Duration::from_secs(30),
+            on_fatal: Arc::new(|_| ()),
+        }
     }
 }
 

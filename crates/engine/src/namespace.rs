@@ -66,7 +66,8 @@ pub(crate) fn tenant(shared: &Shared, name: &str) -> Result<Option<TenantInfo>, 
 pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<TenantInfo, Error> {
     check_label("a tenant name", name)?;
     shared.check_writable()?;
-    let guard = shared.locks.lock_bucket(BucketId::NIL).await?;
+    let by = shared.answer_by();
+    let guard = shared.locks.lock_bucket(BucketId::NIL, by).await?;
     if tenant(shared, name)?.is_some() {
         return Err(Error::new(ErrorKind::AlreadyExists, "a tenant of this name exists already"));
     }
@@ -85,7 +86,7 @@ pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<Te
         ));
     };
     let record = NewRecord::system(TenantCreated { tenant: id, name: name.to_owned() }).within(id).about(id);
-    shared.committer.submit(CommitRequest::single(record, guard)).await?;
+    shared.committer.submit(CommitRequest::single(record, guard), by).await?;
     Ok(TenantInfo { name: name.to_owned(), id })
 }
 
@@ -143,7 +144,8 @@ pub(crate) async fn create_bucket(shared: &Arc<Shared>, caller: &Caller, name: &
     check_bucket_name(name)?;
     shared.check_writable()?;
     let tenant = caller.tenant;
-    let guard = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await?;
+    let by = shared.answer_by();
+    let guard = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat(), by).await?;
     let view = view(shared)?;
     let key_version = known_tenant(shared, &view, tenant)?;
     if view.bucket(tenant, name).map_err(local)?.is_some() {
@@ -151,7 +153,7 @@ pub(crate) async fn create_bucket(shared: &Arc<Shared>, caller: &Caller, name: &
     }
     let bucket = BucketId::draw(&mut shared.rng());
     let record = of(caller, BucketCreated { bucket, name: name.to_owned(), key_version }).about(bucket);
-    shared.committer.submit(CommitRequest::single(record, guard)).await?;
+    shared.committer.submit(CommitRequest::single(record, guard), by).await?;
     bucket_info(shared, tenant, name)
 }
 
@@ -159,15 +161,16 @@ pub(crate) async fn create_bucket(shared: &Arc<Shared>, caller: &Caller, name: &
 pub(crate) async fn delete_bucket(shared: &Arc<Shared>, caller: &Caller, name: &str) -> Result<Seq, Error> {
     shared.check_writable()?;
     let tenant = caller.tenant;
-    let by_name = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat()).await?;
+    let by = shared.answer_by();
+    let by_name = shared.locks.lock(BucketId::NIL, &[tenant.as_bytes().as_slice(), name.as_bytes()].concat(), by).await?;
     let id = bucket(shared, tenant, name)?.id;
-    let exclusive = shared.locks.lock_bucket(id).await?;
+    let exclusive = shared.locks.lock_bucket(id, by).await?;
     let entry = bucket(shared, tenant, name)?;
     if entry.blobs > 0 {
         return Err(Error::new(ErrorKind::BucketNotEmpty, format!("the bucket still holds {} blobs: delete them first", entry.blobs)));
     }
     let record = of(caller, BucketDeleted { bucket: id, name: name.to_owned() }).about(id);
-    let committed = shared.committer.submit(CommitRequest::single(record, (by_name, exclusive))).await?;
+    let committed = shared.committer.submit(CommitRequest::single(record, (by_name, exclusive)), by).await?;
     Ok(committed.seq)
 }
 

@@ -206,6 +206,11 @@ impl Shared {
         self.started.elapsed()
     }
 
+    /// When a request that comes now has to be answered.
+    pub(crate) fn answer_by(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.config.answer_deadline
+    }
+
     /// Runs a task of this engine; shutting down waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,6 +13,9 @@ use crate::failure::{Explain, Failure, Outcome};
 /// Schema of the file this program writes; a newer one is refused.
 pub(crate) const SCHEMA: u32 = 1;
 
+/// A change takes several round trips to a provider; no client waits for longer than ten minutes.
+const ANSWER_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+
 /// Prefix of every environment variable.
 const PREFIX: &str = "DIASPORE_";
 
@@ -49,11 +52,19 @@ pub(crate) struct Service {
     pub(crate) master_key: Option<String>,
     /// Longest wait for one provider while starting, in milliseconds.
     pub(crate) probe_deadline_ms: u64,
+    /// Longest time between the last byte of a change and its answer, in milliseconds.
+    pub(crate) answer_deadline_ms: u64,
 }
 
 impl Default for Service {
     fn default() -> Self {
-        Self { listen: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9090, master_key: None, probe_deadline_ms: 10_000 }
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 9090,
+            master_key: None,
+            probe_deadline_ms: 10_000,
+            answer_deadline_ms: 30_000,
+        }
     }
 }
 
@@ -121,6 +132,10 @@ impl Config {
                 format!("{} has schema {}; this program knows up to {SCHEMA}", path.display(), config.schema),
             )
             .hint("run the newer program that wrote it"));
+        }
+        if !ANSWER_DEADLINE_MS.contains(&config.service.answer_deadline_ms) {
+            let (least, most) = (ANSWER_DEADLINE_MS.start(), ANSWER_DEADLINE_MS.end());
+            return Err(Failure::usage(format!("service.answer_deadline_ms must be {least} to {most}")));
         }
         Ok(config)
     }

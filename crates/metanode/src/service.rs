@@ -33,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) credentials: Credentials,
     pub(crate) master: MasterKey,
     pub(crate) probe_deadline: Duration,
+    pub(crate) answer_deadline: Duration,
 }
 
 /// A running engine and the word that it has stopped for good.
@@ -116,6 +117,7 @@ pub(crate) fn prepare(global: &Global, serve: &Serve) -> Outcome<(Home, Config, 
         profile,
         specs,
         probe_deadline: Duration::from_millis(config.service.probe_deadline_ms),
+        answer_deadline: Duration::from_millis(config.service.answer_deadline_ms),
     };
     Ok((home, config, parts))
 }
@@ -158,6 +160,7 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     let mut config = EngineConfig::new(parts.profile.clone());
     config.mode = mode;
     config.probe_deadline = parts.probe_deadline;
+    config.answer_deadline = parts.answer_deadline;
     config.on_fatal = Arc::new(move |event| drop(told.send(event)));
     let own = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));

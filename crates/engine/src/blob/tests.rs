@@ -1,5 +1,6 @@
 //! The data path over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
+mod answers;
 mod fixture;
 
 use std::collections::BTreeSet;

@@ -37,7 +37,7 @@ pub(crate) async fn create_api_key(
     let verifier = shared.keys.api.verifier(&secret);
     let record = ApiKeyCreated { id, tenant, name: name.to_owned(), verifier, scopes: scopes.clone(), expires };
     let record = NewRecord::system(record).within(tenant).about(id).by(caller.principal);
-    shared.committer.submit(CommitRequest::single(record, ())).await?;
+    shared.committer.submit(CommitRequest::single(record, ()), shared.answer_by()).await?;
     let token = format!("{PREFIX}{}_{}", hex(id.as_bytes()), hex(&secret));
     Ok(NewApiKey { info: ApiKeyInfo { id, tenant, name: name.to_owned(), scopes, verifier, expires }, token })
 }
@@ -50,7 +50,7 @@ pub(crate) async fn revoke_api_key(shared: &Arc<Shared>, caller: &Caller, id: Pr
         return Err(Error::new(ErrorKind::Invalid, "no such API key, or revoked already"));
     };
     let record = NewRecord::system(ApiKeyRevoked { id }).within(known.tenant).about(id).by(caller.principal);
-    Ok(shared.committer.submit(CommitRequest::single(record, ())).await?.seq)
+    Ok(shared.committer.submit(CommitRequest::single(record, ()), shared.answer_by()).await?.seq)
 }
 
 /// All keys that are not revoked.

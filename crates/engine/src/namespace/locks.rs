@@ -4,15 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use diaspore_block::id::BucketId;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::{Error, ErrorKind};
-
-/// Longest wait for a name that somebody else is changing.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn taken() -> Error {
     let message = "not accepted: an earlier change of the same name has no known outcome yet; try again later";
@@ -43,9 +40,9 @@ impl KeyLocks {
     /// Waits for the key; the bucket cannot be deleted meanwhile. Hold the guard until the outcome is applied.
     ///
     /// # Errors
-    /// `NotAccepted` when an earlier change keeps it for a minute: one whose outcome is not known holds it until it is.
-    pub(crate) async fn lock(&self, bucket: BucketId, key: &[u8]) -> Result<KeyGuard, Error> {
-        tokio::time::timeout(PATIENCE, self.lock_key(bucket, key)).await.map_err(|_| taken())
+    /// `NotAccepted` when an earlier change keeps it past `by`: one whose outcome is not known holds it until it is.
+    pub(crate) async fn lock(&self, bucket: BucketId, key: &[u8], by: Instant) -> Result<KeyGuard, Error> {
+        timeout_at(by, self.lock_key(bucket, key)).await.map_err(|_| taken())
     }
 
     async fn lock_key(&self, bucket: BucketId, key: &[u8]) -> KeyGuard {
@@ -64,8 +61,8 @@ impl KeyLocks {
     ///
     /// # Errors
     /// As [`KeyLocks::lock`].
-    pub(crate) async fn lock_bucket(&self, bucket: BucketId) -> Result<BucketGuard, Error> {
-        let exclusive = tokio::time::timeout(PATIENCE, self.bucket_lock(bucket).write_owned()).await.map_err(|_| taken())?;
+    pub(crate) async fn lock_bucket(&self, bucket: BucketId, by: Instant) -> Result<BucketGuard, Error> {
+        let exclusive = timeout_at(by, self.bucket_lock(bucket).write_owned()).await.map_err(|_| taken())?;
         Ok(BucketGuard { locks: self.clone(), bucket, exclusive: Some(exclusive) })
     }
 
@@ -128,13 +125,13 @@ mod tests {
     async fn one_key_one_holder_and_nothing_stays_behind() {
         let locks = KeyLocks::default();
         let bucket = BucketId::from_bytes([1; 16]);
-        let first = locks.lock(bucket, b"a").await.unwrap();
-        let other = locks.lock(bucket, b"b").await.unwrap();
-        let waiting = tokio::time::timeout(std::time::Duration::from_secs(1), locks.lock(bucket, b"a")).await;
-        assert!(waiting.is_err(), "the key is held");
-        assert!(tokio::time::timeout(std::time::Duration::from_secs(1), locks.lock_bucket(bucket)).await.is_err(), "keys are held");
+        let by = || Instant::now() + std::time::Duration::from_secs(1);
+        let first = locks.lock(bucket, b"a", by()).await.unwrap();
+        let other = locks.lock(bucket, b"b", by()).await.unwrap();
+        assert_eq!(locks.lock(bucket, b"a", by()).await.unwrap_err().kind, ErrorKind::NotAccepted, "the key is held");
+        assert_eq!(locks.lock_bucket(bucket, by()).await.unwrap_err().kind, ErrorKind::NotAccepted, "keys are held");
         drop((first, other));
-        drop(locks.lock_bucket(bucket).await.unwrap());
+        drop(locks.lock_bucket(bucket, by()).await.unwrap());
         let held = locks.held.lock().unwrap();
         assert!(held.keys.is_empty() && held.buckets.is_empty());
     }

@@ -227,6 +227,11 @@ impl Settlement {
         self.wait_until(|state| !state.waiting.contains_key(&seq)).await;
     }
 
+    /// Waits until everything up to `seq` is settled.
+    pub(crate) async fn wait_through(&self, seq: Seq) {
+        self.wait_until(|state| state.waiting.keys().next().is_none_or(|first| *first > seq)).await;
+    }
+
     /// Waits until nothing is unsettled, at most for `limit`. True when nothing is.
     pub(crate) async fn wait_all(&self, limit: Duration) -> bool {
         tokio::time::timeout(limit, self.wait_until(|state| state.waiting.is_empty())).await.is_ok()

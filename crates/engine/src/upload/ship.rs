@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use diaspore_block::id::{BlockId, Seq};
 use diaspore_block::record::{BulkAdded, Private};
@@ -12,6 +13,7 @@ use diaspore_block::record::{Class as RecordClass, Outcome};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::pack::Packer;
 use crate::api::{Caller, Class, Error, ErrorKind};
@@ -20,6 +22,8 @@ use crate::scatter::BulkHandle;
 use crate::shared::Shared;
 use crate::world::cpu;
 
+/// Longest wait for the records of blocks, which nobody but the upload's own task waits for.
+const RECORD_DEADLINE: Duration = Duration::from_mins(2);
 /// Blocks recorded together while an upload goes on.
 const BATCH_BLOCKS: usize = 16;
 
@@ -159,7 +163,7 @@ async fn commit(shared: &Arc<Shared>, caller: &Caller, added: Vec<BulkAdded>) ->
     let bulk = added.iter().map(|added| added.block).collect();
     let records = added.into_iter().map(|added| record(caller, added)).collect();
     let request = CommitRequest { records, chunks: Vec::new(), class: Class::Quorum, bulk, hold: Box::new(()) };
-    match shared.committer.submit(request).await {
+    match shared.committer.submit(request, Instant::now() + RECORD_DEADLINE).await {
         Ok(committed) => Ok(committed.seq),
         // Whatever becomes of these records, the blob itself was never handed in.
         Err(error) if error.kind == ErrorKind::OutcomeUnknown => {

@@ -1,0 +1,81 @@
+//! Providers that go away and come back under the running service: writes are refused in bounded time and say why, reads go on as
+//! long as k domains answer, and nobody has to restart anything afterwards.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clouds::Clouds;
+use crate::program::{Place, wait};
+use crate::wire::{Answer, Wire};
+
+/// What the service is told.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// For the rest of a request, on a machine that builds something else at the same time.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// One write, which is answered in time whatever comes of it.
+fn write(wire: &Wire, key: &str, body: &[u8]) -> Answer {
+    let start = Instant::now();
+    let answer = wire.send("PUT", &format!("/api/v1/blobs/box/{key}"), &[("Idempotency-Key", key)], body);
+    assert!(start.elapsed() < DEADLINE + MARGIN, "an answer after {:?}", start.elapsed());
+    answer
+}
+
+/// A 503 that says which of the two it is and when to ask again.
+fn put_off(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.head.to_ascii_lowercase().contains("retry-after: "), "{}", answer.head);
+    let document = answer.json();
+    let (outcome, detail) = (document["outcome"].as_str().unwrap(), document["detail"].as_str().unwrap());
+    match outcome {
+        "not_accepted" => assert!(detail.contains("not accepted"), "{document}"),
+        "outcome_unknown" => assert!(detail.contains("ask again with the same Idempotency-Key"), "{document}"),
+        _ => panic!("{document}"),
+    }
+}
+
+#[test]
+fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterwards() {
+    let mut place = Place::new();
+    let clouds = Clouds::three_of_five(&mut place);
+    place.set("DIASPORE_SERVICE__ANSWER_DEADLINE_MS", &DEADLINE.as_millis().to_string());
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    let large = vec![7; 3 << 20];
+    write(&wire, "small", b"small").is(201);
+    write(&wire, "large", &large).is(201);
+    for (down, left, reads) in [(2, "3 of 5", true), (3, "2 of 5", false)] {
+        clouds.kill(down);
+        // Until the breakers have opened a write may be on its way; then it is refused before its body is read.
+        let mut tries = 0;
+        wait("a refusal with the arithmetic", || {
+            tries += 1;
+            let answer = write(&wire, &format!("try-{down}-{tries}"), b"x");
+            put_off(&answer);
+            let document = answer.json();
+            let plain = document["detail"].as_str().unwrap();
+            document["code"] == "too_few_domains" && plain.contains(left) && plain.contains("k + 1 = 4")
+        });
+        put_off(&write(&wire, &format!("large-{down}"), &large));
+        put_off(&wire.send("DELETE", "/api/v1/blobs/box/small", &[], b""));
+        put_off(&wire.send("PUT", &format!("/api/v1/buckets/other-{down}"), &[], b""));
+        if reads {
+            assert_eq!(wire.send("GET", "/api/v1/blobs/box/small", &[], b"").is(200).body, b"small");
+            assert!(wire.send("GET", "/api/v1/blobs/box/large", &[], b"").is(200).body == large);
+        }
+
+        clouds.resume();
+        let back = Instant::now();
+        wait("writes to work again", || write(&wire, &format!("after-{down}"), b"again").status == 201);
+        assert!(back.elapsed() < Duration::from_secs(20), "writes came back after {:?}", back.elapsed());
+        // What was unknown has an outcome now, and the same key gives it.
+        for index in 1..=tries {
+            let key = format!("try-{down}-{index}");
+            wait("the outcome", || write(&wire, &key, b"x").status == 201);
+            assert_eq!(wire.send("GET", &format!("/api/v1/blobs/box/{key}"), &[], b"").is(200).body, b"x");
+        }
+    }
+    assert_eq!(service.stop(), 0);
+}
