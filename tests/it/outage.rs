@@ -79,3 +79,30 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
     }
     assert_eq!(service.stop(), 0);
 }
+
+#[test]
+fn a_folder_moved_away_is_a_provider_down_and_is_never_made_anew() {
+    let place = Place::new();
+    place.init_local(5, 3);
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    wire.send("PUT", "/api/v1/blobs/box/before", &[], b"before").is(201);
+    let (folder, away) = (place.path("clouds/p1"), place.path("clouds/away"));
+    std::fs::rename(&folder, &away).unwrap();
+    let state = |wanted: &str| {
+        let status = place.run(&format!("storage distributed status --output json --url {}", service.url)).json();
+        let account = status["providers"].as_array().unwrap().iter().find(|provider| provider["id"] == "p1").unwrap();
+        account["state"] == wanted
+    };
+    wait("the account to be down", || {
+        wire.send("PUT", "/api/v1/blobs/box/meanwhile", &[], b"meanwhile").is(201);
+        state("down")
+    });
+    assert!(!folder.exists(), "nothing was made in its place");
+    std::fs::rename(&away, &folder).unwrap();
+    wait("the account to be back", || state("healthy"));
+    place.run(&format!("storage distributed settle --wait --url {}", service.url)).exits(0);
+    assert_eq!(wire.send("GET", "/api/v1/blobs/box/before", &[], b"").is(200).body, b"before");
+    assert_eq!(service.stop(), 0);
+}

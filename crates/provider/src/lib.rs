@@ -26,6 +26,7 @@ mod fleet;
 mod health;
 mod member;
 mod path;
+mod root;
 mod transport;
 
 pub use capability::{Capabilities, Probe, Verdict};

@@ -14,6 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::{ErrorKind, Operation, ProviderError};
 use crate::fleet::FleetOptions;
 use crate::health::{Monitor, Outcome};
+use crate::root::{Root, tells_nothing};
 
 /// Bytes per permit of the byte limit.
 const GRAIN: u64 = 4096;
@@ -24,6 +25,7 @@ pub(crate) struct Member {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) tally: Tally,
     pub(crate) monitor: Monitor,
+    root: Option<Root>,
     requests: Semaphore,
     bytes: Semaphore,
     byte_permits: u32,
@@ -52,6 +54,7 @@ impl Member {
     pub(crate) fn new(spec: ProviderSpec, store: Arc<dyn ObjectStore>, options: &FleetOptions) -> Self {
         let byte_permits = permits(options.bytes_in_flight).max(1);
         Self {
+            root: Root::of(&spec),
             spec,
             store,
             tally: Tally::default(),
@@ -79,7 +82,11 @@ impl Member {
         self.tally.sent(errand.operation, if errand.operation == Operation::Put { errand.bytes } else { 0 });
         let until = Instant::now() + errand.deadline.total;
         let late = || (ErrorKind::Timeout, format!("no answer within {:?}", errand.deadline.total));
-        let done = timeout_at(until, work(until)).await.unwrap_or_else(|_| Err(late()));
+        let done = match self.check_root(errand.deadline).await {
+            Ok(()) => timeout_at(until, work(until)).await.unwrap_or_else(|_| Err(late())),
+            Err(gone) => Err(gone),
+        };
+        let done = if tells_nothing(errand.operation, &done) { self.check_root(errand.deadline).await.and(done) } else { done };
         match done {
             Ok(Answer { value, latency }) => {
                 report.outcome = Some(Outcome::Good(latency));
@@ -89,6 +96,14 @@ impl Member {
                 report.outcome = Some(self.judge(kind, &detail));
                 Err(self.error(errand.operation, kind, detail))
             }
+        }
+    }
+
+    /// Nothing to do for an account that does not live in a folder.
+    async fn check_root(&self, deadline: Deadline) -> Result<(), Failure> {
+        match &self.root {
+            Some(root) => root.check(deadline.total).await,
+            None => Ok(()),
         }
     }
 
