@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod canary;
+mod claims;
 mod cli;
 mod cli_service;
 mod clouds;

@@ -118,8 +118,8 @@ fn c7_a_rolled_back_disk_catches_up() {
     });
 }
 
-/// C8. The bulk block of an undecided write must not be deleted as an orphan. This version deletes nothing at providers; the
-/// trace checks that no DELETE is ever sent.
+/// C8. The bulk block of an undecided write must not be deleted as an orphan. This version deletes nothing at providers but
+/// old claims; the trace checks that no DELETE is ever sent.
 #[test]
 fn c8_nothing_is_deleted_at_providers() {
     on_paused_clock(async {

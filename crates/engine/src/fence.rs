@@ -53,6 +53,11 @@ impl Fence {
         )
     }
 
+    /// The claims known to this writer.
+    pub(crate) const fn book(&self) -> &ClaimBook {
+        &self.book
+    }
+
     /// Asks now.
     pub(crate) async fn check(&self, ground: &Ground) -> Check {
         let started = ground.clock.boot_time();

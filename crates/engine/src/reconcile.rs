@@ -14,12 +14,13 @@ use diaspore_block::claim::Claim;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::key::Keyring;
 use diaspore_block::name::Names;
-use diaspore_ledger::{IncarnationNote, JournalEntry, Ledger, LedgerError};
+use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, Ledger, LedgerError};
 use diaspore_policy::{FailureDomain, claim_quorum};
 use diaspore_provider::Fleet;
 
 use crate::api::{Error, ErrorKind};
 use crate::audit::AuditQueue;
+use crate::claim::lease::Leases;
 use crate::claim::{self, ClaimBook, Rank};
 use crate::commit::Committer;
 use crate::config::{EngineConfig, Mode};
@@ -107,10 +108,9 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     let before = book.survey(ground, None).await;
     ground.unjudged.check()?;
     if before.answered.len() < quorum {
-        return Ok(Err(too_few("listed their claims", before.answered.len(), quorum)));
+        return Ok(Err(before.too_few("listed their claims", quorum)));
     }
-    let predecessors = book.ranks();
-    let epoch = predecessors.last().map_or(Epoch(1), |(epoch, _)| epoch.next());
+    let epoch = book.ranks().last().map_or(Epoch(1), |(epoch, _)| epoch.next());
     let incarnation = IncarnationId::draw(&mut ground.rng());
     let profile = &ground.config.profile;
     let claim = Claim {
@@ -130,39 +130,36 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     cpu(|| ground.ledger.append(JournalEntry::Chain(note)).and_then(|()| ground.ledger.sync())).map_err(local)?;
     let acknowledged = claim::place(ground, &claim).await;
     if acknowledged.len() < quorum {
-        return Ok(Err(too_few("took the claim", acknowledged.len(), quorum)));
+        return Ok(Err(claim::too_few("took the claim", acknowledged.len(), quorum)));
     }
-    wait_out_leases(ground, &book, &predecessors).await;
-    let after = book.survey(ground, Some(&acknowledged)).await;
-    ground.unjudged.check()?;
-    if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
-        return Err(refused(format!(
-            "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
-            higher.0, higher.1
-        )));
-    }
-    if after.answered.len() < quorum {
-        return Ok(Err(too_few("listed their claims again", after.answered.len(), quorum)));
+    let mut leases = Leases::from_now(claim.rank(), newest_decided(&view.chain().map_err(local)?, &book));
+    loop {
+        leases.wait(ground, &book).await;
+        let after = book.survey(ground, Some(&acknowledged)).await;
+        ground.unjudged.check()?;
+        if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
+            return Err(refused(format!(
+                "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
+                higher.0, higher.1
+            )));
+        }
+        if after.answered.len() < quorum {
+            return Ok(Err(after.too_few("listed their claims again", quorum)));
+        }
+        // Whoever claimed below us while we claimed may hold a lease as well.
+        if !leases.is_due(&book) {
+            break;
+        }
     }
     let rank = claim.rank();
     book.keep(claim);
     Ok(Ok(Claimed { rank, acknowledged, quorum, book, disk_was_empty }))
 }
 
-fn too_few(did: &str, count: usize, quorum: usize) -> String {
-    format!("only {count} failure domains {did}, {quorum} are needed; bring more providers back and start again")
-}
-
-/// A predecessor may release on its lease until it runs out on its clock; ours may differ by 1 %.
-async fn wait_out_leases(ground: &Ground, book: &ClaimBook, predecessors: &[Rank]) {
-    let own = u64::from(ground.config.profile.lease_ms);
-    let mut longest = 0;
-    for rank in predecessors.iter().rev().take(8) {
-        longest = longest.max(book.fetch(ground, *rank).await.map_or(own, |claim| claim.lease_ms));
-    }
-    if longest > 0 {
-        tokio::time::sleep(Duration::from_millis(longest + longest / 100 + 1)).await;
-    }
+/// The newest incarnation whose decision this disk knows.
+fn newest_decided(chain: &[ChainEntry], book: &ClaimBook) -> Option<Rank> {
+    let newest = chain.iter().max_by_key(|entry| entry.seq)?;
+    book.ranks().into_iter().find(|(_, incarnation)| *incarnation == newest.incarnation)
 }
 
 /// Finds the end, decides, and sets the engine going.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{Decision, Private};
@@ -9,6 +10,7 @@ use diaspore_block::record::{Decision, Private};
 use super::position::{Care, Evidence, Found, Subject, Verdict};
 use crate::api::{Error, ErrorKind};
 use crate::claim::{ClaimBook, Rank};
+use crate::scatter::full_geometry;
 use crate::shared::Ground;
 
 /// Where the ledger stands.
@@ -69,13 +71,30 @@ pub(super) async fn subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Op
         return Some(Subject {
             incarnation: rank.1,
             k_floor: claim.k_floor,
+            usual_k: claim.geometry.k(),
             window: u64::from(claim.window),
             unknown: gone.map(|name| diaspore_policy::FailureDomain::new(name)).collect(),
         });
     }
     let notes = ground.ledger.snapshot().and_then(|view| view.incarnations()).ok()?;
     let note = notes.into_iter().find(|note| note.incarnation == rank.1)?;
-    Some(Subject { incarnation: rank.1, k_floor: note.k_floor, window: u64::from(ground.config.profile.window), unknown: BTreeSet::new() })
+    let window = u64::from(ground.config.profile.window);
+    Some(Subject { incarnation: rank.1, k_floor: note.k_floor, usual_k: note.k_floor, window, unknown: BTreeSet::new() })
+}
+
+/// The same for an incarnation below a decision, whose claim may have been pruned (PROTOCOL rule 5).
+///
+/// Such a subject is only replayed up to the end that the decision names: what cannot be read there is missing and never void, whatever
+/// its claim said. Its k floor is the smallest of the format all the same, so that nothing follows from silence.
+async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subject {
+    let known = if book.is_listed(rank) { subject(ground, book, rank).await } else { None };
+    known.unwrap_or_else(|| Subject {
+        incarnation: rank.1,
+        k_floor: 1,
+        usual_k: full_geometry(ground).map_or(1, Geometry::k),
+        window: u64::from(ground.config.profile.window),
+        unknown: BTreeSet::new(),
+    })
 }
 
 /// Finds who rules, and the stretches between the ledger and the present.
@@ -87,7 +106,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         let subject = subject(ground, book, rank).await;
         ground.unjudged.check()?;
         let Some(subject) = subject else {
-            return Ok(Err(unreadable_claim(rank.1)));
+            return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1)));
         };
         if let Some(local) = at_home {
             chain.ruling = Some(rank);
@@ -164,9 +183,8 @@ async fn walk_back(
             (decision, carried) = (start.decision, start.carried);
             // Whatever stands at `first` and behind it is there in the successor's blocks.
             if start.first < first && !complete {
-                let Some(next) = self::subject(ground, book, (epoch, predecessor)).await else {
-                    return Ok(Err(unreadable_claim(predecessor)));
-                };
+                let next = decided_subject(ground, book, (epoch, predecessor)).await;
+                ground.unjudged.check()?;
                 through = Some(Seq(first.0.saturating_sub(1)));
                 first = start.first;
                 break next;
@@ -176,16 +194,9 @@ async fn walk_back(
 }
 
 async fn beginning_of(ground: &Ground, book: &ClaimBook, evidence: &Evidence, rank: Rank) -> Result<Beginning, Error> {
-    let subject = subject(ground, book, rank).await;
+    let subject = decided_subject(ground, book, rank).await;
     ground.unjudged.check()?;
-    match subject {
-        Some(subject) => beginning(ground, evidence, &subject).await,
-        None => Ok(Beginning::Undetermined(unreadable_claim(rank.1))),
-    }
-}
-
-fn unreadable_claim(incarnation: IncarnationId) -> String {
-    format!("the claim of incarnation {incarnation} cannot be read anywhere")
+    beginning(ground, evidence, &subject).await
 }
 
 /// Sequence of the first block of an incarnation: what it carried over, or the decision itself.
@@ -210,9 +221,8 @@ async fn join_local(
         )));
     }
     let end = Seq(first.0.saturating_sub(1));
-    if local.seq < end
-        && let Some(subject) = self::subject(ground, book, (epoch, local.incarnation)).await
-    {
+    if local.seq < end {
+        let subject = decided_subject(ground, book, (epoch, local.incarnation)).await;
         let base = local.seq.0.saturating_sub(local.counter.0);
         chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base });
     }

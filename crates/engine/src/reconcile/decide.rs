@@ -137,6 +137,7 @@ pub(super) fn serve(shared: &Arc<Shared>, tip: Tip) -> Result<(), Error> {
     let inbox = shared.committer.take_inbox().ok_or_else(|| Error::new(ErrorKind::Internal, "the engine was started twice"))?;
     let window = usize::from(shared.config.profile.window);
     let notes = Arc::new(Notes::starting_at(Seq(tip.seq.0.saturating_sub(1))));
+    shared.spawn(crate::claim::prune::run(Arc::clone(shared), Seq(tip.seq.0.saturating_sub(1))));
     let (out, blocks) = mpsc::channel(window);
     let issuer = Issuer { shared: Arc::clone(shared), tip, notes: Arc::clone(&notes), window: Arc::new(Semaphore::new(window)), out };
     let releaser = Releaser { shared: Arc::clone(shared), notes, blocks };

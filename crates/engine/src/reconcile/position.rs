@@ -22,7 +22,10 @@ use crate::world::cpu;
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) incarnation: IncarnationId,
+    /// Smallest k it may have used: what may be concluded from absence rests on it.
     pub(super) k_floor: u8,
+    /// The k it used as a rule: how many shards a replay asks for at first.
+    pub(super) usual_k: u8,
     pub(super) window: u64,
     /// Domains its claim names that are not configured any more: they do not answer.
     pub(super) unknown: BTreeSet<FailureDomain>,
@@ -184,7 +187,7 @@ impl Evidence {
         let mut acked_through = Seq(0);
         for attempt in Attempt::all() {
             let place = Place { kind: BlockKind::Commit, incarnation: subject.incarnation, counter, attempt };
-            let enough = (care == Care::Replay).then_some(subject.k_floor);
+            let enough = (care == Care::Replay).then_some(subject.usual_k);
             let mut survey = survey(ground, place, Depth::Whole, enough).await;
             let k = survey.seen.first().map_or(subject.k_floor, |seen| seen.header.manifest().geometry.k());
             if survey.partial && survey.shards().len() < usize::from(k) {
