@@ -36,17 +36,28 @@ fn a_ledger_of_a_newer_version_is_refused() {
 #[test]
 fn wrong_provider_credentials_are_named_before_anything_is_promised() {
     let mut place = Place::new();
-    let _clouds = Clouds::three_of_five(&mut place);
+    let clouds = Clouds::three_of_five(&mut place);
     credentials(&mut place, 2, "not-the-secret");
     let told = place.run("storage providers configure --test").exits(3).says("not usable: c2").says("hint: credentials");
     assert!(!told.stderr.contains("not-the-secret") && !told.stdout.contains("not-the-secret"), "{told:?}");
     let refused = place
         .run("storage distributed start --port 0")
-        .exits(78)
-        .says("check credentials")
+        .exits(2)
+        .says("1 of 5 providers did not say that they hold none")
+        .says("provider c2: get failed")
+        .says("hint: c2 refused its credentials, which come from DIASPORE_C2_ACCESS_KEY_ID and DIASPORE_C2_SECRET_ACCESS_KEY")
+        .says("hint: the very first start needs an answer from every provider")
         .says("hint: metanode storage providers configure --test");
     assert!(!refused.stderr.contains("not-the-secret"), "{refused:?}");
+    // One that does not answer at all may come back by itself.
     credentials(&mut place, 2, "secret-2");
+    clouds.kill(1);
+    place
+        .run("storage distributed start --port 0")
+        .exits(3)
+        .says("provider c1: get failed")
+        .says("hint: the very first start needs an answer");
+    clouds.resume();
     place.run("storage providers configure --test").exits(0);
     let service = place.start("start");
     let wire = Wire::new(&service.url, &place.token("client"));

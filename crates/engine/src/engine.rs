@@ -49,8 +49,8 @@ impl Engine {
     /// Finds the newest keyring that opens with `master` at any provider; `None` when every provider answered that it has none.
     ///
     /// # Errors
-    /// `RefusedState` when none was found and a provider did not answer or holds bytes that do not open, when two keyrings of one
-    /// version differ, and when a newer version of this software wrote one.
+    /// When none was found: `DataUnavailable`, caused by [`crate::Unanswered`], if a provider did not answer; `RefusedState` if one holds
+    /// bytes that do not open. `RefusedState` also when two keyrings of one version differ, or a newer version of this software wrote one.
     pub async fn find_keyring(master: &MasterKey, fleet: &Fleet) -> Result<Option<Keyring>, Error> {
         keyring::find(master, fleet).await
     }

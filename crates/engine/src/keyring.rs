@@ -1,6 +1,7 @@
 //! The keyring at the providers: write-once per version, found with nothing but the master key.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 
 use diaspore_block::id::TenantId;
 use diaspore_block::key::{Keyring, KeyringPlace, MasterKey, TenantKeys};
@@ -8,7 +9,7 @@ use diaspore_block::limits::MAX_KEYRING;
 use diaspore_block::name::KeyringNames;
 use diaspore_block::seal::Salt;
 use diaspore_policy::{ProviderId, claim_quorum};
-use diaspore_provider::{Deadline, Fleet};
+use diaspore_provider::{Deadline, Fleet, ProviderError};
 use futures::future::join_all;
 
 use crate::api::{Error, ErrorKind};
@@ -33,13 +34,26 @@ pub fn new_keyring(entropy: &dyn Entropy) -> Keyring {
     keyring
 }
 
+/// Providers that did not answer, and why: the cause of an error for the operator, who may see account names.
+#[derive(Debug)]
+pub struct Unanswered(pub Vec<ProviderError>);
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&each.join("; "))
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
 /// The newest version that opens, from any provider. A lying provider can hide or spoil its copies, not forge one.
 ///
 /// `None` only when every provider said that it has none: whoever plants a keyring must know that none is there.
 pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Keyring>, Error> {
     let names = KeyringNames::new(master);
     let (mut newest, mut spoiled, mut version): (Option<Keyring>, usize, u64) = (None, 0, 1);
-    let mut silent = BTreeSet::new();
+    let mut silent = BTreeMap::new();
     while version <= newest.as_ref().map_or(0, |keyring| keyring.version) + PROBE {
         let looks = fleet.providers().iter().map(async |spec| (spec, look(master, &names, fleet, &spec.id, version).await));
         let mut found: Option<Keyring> = None;
@@ -52,7 +66,8 @@ pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Key
                 },
                 Copy::Spoiled => spoiled += 1,
                 Copy::Absent => (),
-                Copy::Silent => drop(silent.insert(spec.id.clone())),
+                // The first error says why; later ones only that it is left alone by now.
+                Copy::Silent(error) => drop(silent.entry(spec.id.clone()).or_insert(error)),
             }
         }
         newest = found.or(newest);
@@ -61,16 +76,13 @@ pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Key
     if newest.is_some() || (silent.is_empty() && spoiled == 0) {
         return Ok(newest);
     }
-    let message = if silent.is_empty() {
-        "what the providers hold as keyring does not open: it was altered, or moved from elsewhere".to_owned()
-    } else {
-        format!(
-            "no keyring was found, but {} of {} providers did not answer: check credentials and network",
-            silent.len(),
-            fleet.providers().len()
-        )
-    };
-    Err(Error::new(ErrorKind::RefusedState, message))
+    if silent.is_empty() {
+        let message = "what the providers hold as keyring does not open: it was altered, or moved from elsewhere";
+        return Err(Error::new(ErrorKind::RefusedState, message));
+    }
+    let message =
+        format!("no keyring was found, but {} of {} providers did not say that they hold none", silent.len(), fleet.providers().len());
+    Err(Error::caused(ErrorKind::DataUnavailable, message, Unanswered(silent.into_values().collect())))
 }
 
 fn fork(version: u64) -> Error {
@@ -86,7 +98,7 @@ enum Copy {
     Opened(Box<Keyring>),
     Spoiled,
     Absent,
-    Silent,
+    Silent(ProviderError),
 }
 
 /// Asks one provider. The error is for a keyring that this build cannot judge.
@@ -95,7 +107,7 @@ async fn look(master: &MasterKey, names: &KeyringNames, fleet: &Fleet, provider:
     let sealed = match fleet.get(provider, name.as_str(), None, (MAX_KEYRING + SEAL_MARGIN) as u64, Deadline::control()).await {
         Ok(sealed) => sealed,
         Err(error) if error.kind == diaspore_provider::ErrorKind::NotFound => return Ok(Copy::Absent),
-        Err(_) => return Ok(Copy::Silent),
+        Err(error) => return Ok(Copy::Silent(error)),
     };
     let place = KeyringPlace::Provider { provider: provider.as_str(), name: &name, version };
     match Keyring::open(master, &place, &sealed) {
@@ -117,31 +129,31 @@ pub(crate) async fn plant(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, 
     let version = keyring.version;
     let puts = fleet.providers().iter().map(async |spec| {
         match look(master, &names, fleet, &spec.id, version).await? {
-            Copy::Opened(there) if there.is_same(keyring) => return Ok(true),
+            Copy::Opened(there) if there.is_same(keyring) => return Ok(Ok(())),
             Copy::Opened(_) => return Err(fork(version)),
-            Copy::Spoiled | Copy::Silent => return Ok(false),
+            Copy::Spoiled => return Ok(Err(None)),
+            Copy::Silent(error) => return Ok(Err(Some(error))),
             Copy::Absent => (),
         }
         let name = names.keyring(spec.id.as_str(), version);
         let place = KeyringPlace::Provider { provider: spec.id.as_str(), name: &name, version };
         let sealed = keyring.seal(master, &place, Salt::draw(&mut Draw(entropy))).map_err(unsealable)?;
-        let put = fleet.put(&spec.id, name.as_str(), vec![sealed.into()], Deadline::control()).await;
-        if let Err(error) = &put {
-            tracing::warn!(provider = %spec.id, %error, "a provider did not take the keyring");
-        }
-        Ok(put.is_ok())
+        Ok(fleet.put(&spec.id, name.as_str(), vec![sealed.into()], Deadline::control()).await.map_err(Some))
     });
-    let outcomes = join_all(puts).await.into_iter().collect::<Result<Vec<bool>, Error>>()?;
-    let stored = outcomes.into_iter().filter(|stored| *stored).count();
+    let (mut stored, mut failed) = (0, Vec::new());
+    for outcome in join_all(puts).await {
+        match outcome? {
+            Ok(()) => stored += 1,
+            Err(error) => failed.extend(error),
+        }
+    }
+    for error in &failed {
+        tracing::warn!(%error, "a provider did not take the keyring");
+    }
     let needed = claim_quorum(fleet.domains().len());
     if stored < needed {
-        return Err(Error::new(
-            ErrorKind::TooFewDomains,
-            format!(
-                "{stored} of {} providers hold the keyring, {needed} are needed: check their credentials and try again",
-                fleet.providers().len()
-            ),
-        ));
+        let message = format!("{stored} of {} providers hold the keyring, {needed} are needed", fleet.providers().len());
+        return Err(Error::caused(ErrorKind::TooFewDomains, message, Unanswered(failed)));
     }
     keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy))).map_err(unsealable)
 }

@@ -39,5 +39,5 @@ pub use audit::AuditLine;
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
 pub use diaspore_block::id;
 pub use engine::Engine;
-pub use keyring::new_keyring;
+pub use keyring::{Unanswered, new_keyring};
 pub use settle::SettleReport;

@@ -56,6 +56,15 @@ pub(crate) fn origin(home: &Home, id: &ProviderId) -> Outcome<&'static str> {
     Ok(if read(&home.credentials())?.contains_key(id) { "file" } else { "none" })
 }
 
+/// The same in words, with the names of what to change.
+pub(crate) fn origin_text(home: &Home, id: &ProviderId) -> String {
+    match origin(home, id) {
+        Ok("environment") => format!("{0}_ACCESS_KEY_ID and {0}_SECRET_ACCESS_KEY in the environment", variable_stem(id)),
+        Ok("file") => format!("[{id}] in {}", home.credentials().display()),
+        _ => "nowhere".to_owned(),
+    }
+}
+
 /// Stores the pair of an account, read from two files.
 pub(crate) fn store(home: &Home, id: &ProviderId, access_key_file: &Path, secret_key_file: &Path) -> Outcome {
     let line = |path: &Path| -> Outcome<String> {
@@ -88,9 +97,9 @@ fn read(path: &Path) -> Outcome<Pairs> {
 }
 
 fn from_environment(id: &ProviderId) -> Outcome<Option<Pair>> {
-    let stem = id.as_str().to_ascii_uppercase().replace(['-', '.'], "_");
+    let stem = variable_stem(id);
     let variable = |what: &str| -> Option<String> {
-        let value = std::env::var_os(format!("DIASPORE_{stem}_{what}"))?.into_string().ok()?;
+        let value = std::env::var_os(format!("{stem}_{what}"))?.into_string().ok()?;
         (!value.is_empty()).then_some(value)
     };
     match (variable("ACCESS_KEY_ID"), variable("SECRET_ACCESS_KEY")) {
@@ -98,9 +107,12 @@ fn from_environment(id: &ProviderId) -> Outcome<Option<Pair>> {
             Ok(Some(Pair { access_key_id, secret_access_key, session_token: variable("SESSION_TOKEN") }))
         }
         (None, None) => Ok(None),
-        _ => Err(Failure::usage(format!("only one of DIASPORE_{stem}_ACCESS_KEY_ID and DIASPORE_{stem}_SECRET_ACCESS_KEY is set"))
-            .hint("set both")),
+        _ => Err(Failure::usage(format!("only one of {stem}_ACCESS_KEY_ID and {stem}_SECRET_ACCESS_KEY is set")).hint("set both")),
     }
+}
+
+fn variable_stem(id: &ProviderId) -> String {
+    format!("DIASPORE_{}", id.as_str().to_ascii_uppercase().replace(['-', '.'], "_"))
 }
 
 #[cfg(test)]
@@ -125,6 +137,7 @@ mod tests {
         let spec = ProviderSpec::s3(id.clone(), "http://127.0.0.1:1", "b");
         assert!(load(&home, &[spec]).unwrap().get(&id).is_some());
         assert_eq!(origin(&home, &id).unwrap(), "file");
+        assert_eq!(origin_text(&home, &id), format!("[some-cloud] in {}", home.credentials().display()));
     }
 
     #[test]

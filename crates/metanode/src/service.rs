@@ -8,10 +8,10 @@ use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
-use diaspore_engine::{Engine, EngineConfig, Fatal, Mode};
+use diaspore_engine::{Engine, EngineConfig, Fatal, Mode, Unanswered};
 use diaspore_ledger::{FileMedium, Ledger, LedgerError, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
-use diaspore_provider::{Credentials, Fleet, FleetOptions};
+use diaspore_provider::{Credentials, Fleet, FleetOptions, ProviderId};
 use diaspore_server::{MetricsText, ServerOptions};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
@@ -135,7 +135,8 @@ pub(crate) fn connect(specs: &[ProviderSpec], credentials: &Credentials) -> Outc
 pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
     let fleet = connect(&parts.specs, &parts.credentials)?;
     let found = Engine::find_keyring(&parts.master, &fleet).await.map_err(|error| {
-        engine_failure(error).hint("the master key must be this deployment's, and one provider that holds the keyring must answer")
+        keyring_failure(&parts.home, error)
+            .hint("the master key must be this deployment's, and one provider that holds the keyring must answer")
     })?;
     let keyring = found.ok_or_else(|| {
         Failure::new(Exit::Refused, "no provider holds a keyring for this master key")
@@ -174,18 +175,18 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
 /// unrecoverable where a provider lets names be overwritten.
 async fn plant(parts: &Parts, keyring: &Keyring, fleet: &Fleet) -> Outcome {
     let found = Engine::find_keyring(&parts.master, fleet).await.map_err(|error| {
-        engine_failure(error)
-            .hint("a new deployment begins only when every provider has said that it holds no keyring under this master key")
-            .hint("metanode storage providers configure --test shows which provider refuses and why")
+        keyring_failure(&parts.home, error)
+            .hint("the very first start needs an answer from every provider: one that is silent may hold the keyring of an earlier deployment under this master key, and it must not be buried")
+            .hint("metanode storage providers configure --test shows what each of them answers")
     })?;
     if found.is_some_and(|found| found.deployment != keyring.deployment) {
         return Err(Failure::new(Exit::Refused, "the providers already hold another deployment under this master key")
             .hint("its disk is lost: metanode storage distributed recover")
             .hint("to begin anew beside it: another master key, and other buckets or prefixes"));
     }
-    let sealed = Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?)
-        .await
-        .map_err(|error| engine_failure(error).hint("metanode storage providers configure --test shows which provider refuses and why"))?;
+    let sealed = Engine::plant_keyring(&parts.master, keyring, fleet, entropy()?).await.map_err(|error| {
+        keyring_failure(&parts.home, error).hint("metanode storage providers configure --test shows what each of them answers")
+    })?;
     secret::replace_private(&parts.home.keyring(), &sealed)
 }
 
@@ -324,6 +325,25 @@ pub(crate) fn engine_failure(error: Error) -> Failure {
     let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).map(ToString::to_string);
     let message = std::iter::once(error.message.clone()).chain(causes).collect::<Vec<_>>().join(": ");
     Failure::new(exit, message)
+}
+
+/// The same for the keyring at the providers. An account that was turned away is a mistake in the configuration (exit 2), which no
+/// waiting mends: the hint says where its credentials come from.
+fn keyring_failure(home: &Home, error: Error) -> Failure {
+    let unanswered = error.source.as_ref().and_then(|cause| cause.downcast_ref::<Unanswered>());
+    let denied: Vec<ProviderId> = unanswered
+        .into_iter()
+        .flat_map(|unanswered| &unanswered.0)
+        .filter(|answer| answer.kind == diaspore_provider::ErrorKind::Denied)
+        .map(|answer| answer.provider.clone())
+        .collect();
+    let mut failure = engine_failure(error);
+    for provider in denied {
+        failure.exit = Exit::Usage;
+        failure =
+            failure.hint(format!("{provider} refused its credentials, which come from {}", credentials::origin_text(home, &provider)));
+    }
+    failure
 }
 
 fn ledger_failure(error: &LedgerError) -> Failure {
