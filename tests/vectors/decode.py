@@ -4,9 +4,10 @@
     decode.py --all FOLDER                  check every golden vector in FOLDER, good and bad
     decode.py --blob FOLDER KEY_HEX OUT     rebuild one blob from the shard files and key file in FOLDER
 
-Needs Python 3.11 and the `cryptography` package; BLAKE3 is below. Slow on purpose: it is meant to be read.
+Needs Python 3.11 and the packages `cryptography` and `zstandard`; BLAKE3 is below. Slow on purpose: it is meant to be read.
 """
 import base64, hashlib, hmac, itertools, json, pathlib, struct, sys
+import zstandard
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -87,7 +88,7 @@ def blake3_words(data, words, flags, length):
 
 
 # ---- SEAL ------------------------------------------------------------------------------------------------------------
-SECTION, SHARD_HEADER, LEAF_LIST, CLAIM, KEYRING = 1, 2, 3, 4, 6
+SECTION, SHARD_HEADER, LEAF_LIST, CLAIM, HEAD, KEYRING = 1, 2, 3, 4, 5, 6
 PREFIX, TAG = 56, 16
 
 
@@ -504,17 +505,54 @@ def bulk_added(private):
     return bulk
 
 
+# ---- Compressed chunks ------------------------------------------------------------------------------------------------
+FRAME = 65536
+
+
+def unpack(stored, length):
+    """The plain bytes of a stored chunk of encoding 1."""
+    frames = -(-length // FRAME)
+    need(0 < length <= 4 << 20 and len(stored) >= 4 * frames, "offsets of a chunk")
+    ends, body = struct.unpack(f">{frames}I", stored[:4 * frames]), stored[4 * frames:]
+    need(ends[-1] == len(body), "last offset of a chunk")
+    plain, start = b"", 0
+    for end in ends:
+        need(start <= end <= len(body), "offset of a frame")
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        try:
+            piece = frame.decompress(body[start:end])
+        except zstandard.ZstdError:
+            raise Refused("frame") from None
+        need(frame.eof and not frame.unused_data and len(piece) == min(FRAME, length - len(plain)), "frame")
+        plain, start = plain + piece, end
+    return plain
+
+
 # ---- Claims, notes, proofs -------------------------------------------------------------------------------------------
-def open_claim(ring, public, provider, incarnation, epoch, sealed):
-    name = listed_name(ring["name"], "claim", provider, incarnation + struct.pack(">Q", epoch))
-    plain = unseal(ring["head"], CLAIM, ring["deployment"], 16, sha(provider.encode()) + sha(name.encode()), sealed)
-    need(len(plain) == 32768, "length of a claim")
+def open_parked(ring, public, label, kind, length, provider, position, sealed):
+    """The body of a claim or head."""
+    name = listed_name(ring["name"], label, provider, position)
+    plain = unseal(ring["head"], kind, ring["deployment"], 16, sha(provider.encode()) + sha(name.encode()), sealed)
+    need(len(plain) == length, f"length of a {label}")
     r = Reader(plain)
-    need(r.u8() == 1, "claim version")
+    need(r.u8() == 1, f"{label} version")
     body, signature = r.bytes(), r.take(64)
     r.zeros()
-    verify(public, b"diaspore/v1/claim", body, signature)
-    r = Reader(body)
+    verify(public, b"diaspore/v1/" + label.encode(), body, signature)
+    return Reader(body)
+
+
+def open_head(ring, public, provider, incarnation, counter, sealed):
+    r = open_parked(ring, public, "head", HEAD, 4096, provider, incarnation + struct.pack(">Q", counter), sealed)
+    h = {"deployment": r.id(), "incarnation": r.id(), "counter": r.u64(), "seq": r.u64(), "acked": r.u64(), "settled": r.u64()}
+    h["checkpoint"] = r.text()
+    r.end()
+    need(h["deployment"] == ring["deployment"] and h["settled"] <= h["acked"] <= h["seq"], "head")
+    return h
+
+
+def open_claim(ring, public, provider, incarnation, epoch, sealed):
+    r = open_parked(ring, public, "claim", CLAIM, 32768, provider, incarnation + struct.pack(">Q", epoch), sealed)
     c = {"deployment": r.id(), "epoch": r.u64(), "incarnation": r.id(), "started": r.u64(), "lease": r.u64(), "quorum": r.u8()}
     c |= {"seen": r.list(lambda r: (r.u64(), r.id())), "providers": r.list(Reader.text), "k": r.u8(), "n": r.u8()}
     c |= {"k_floor": r.u8(), "window": r.u32()}
@@ -627,6 +665,10 @@ class Vectors:
         of = self.index["claim"]
         return of["provider"], bytes.fromhex(of["incarnation"]), of["epoch"], self.read(of["file"])
 
+    def head(self):
+        of = self.index["head"]
+        return of["provider"], bytes.fromhex(of["incarnation"]), of["counter"], self.read(of["file"])
+
     def block(self, label):
         return next(b for b in self.index["blocks"] if b["label"] == label)
 
@@ -642,7 +684,8 @@ class Vectors:
 
     def payload(self, block, subset):
         shards = {}
-        for i in subset:
+        # Blocks with a fourth shard need three.
+        for i in [*subset, *range(3, len(block["shards"]))]:
             m, roots, index, body = self.shard(block, i)
             shards[index] = body
         return m, roots, decode_payload(m, shards)
@@ -695,7 +738,8 @@ class Vectors:
             out = b""
             for chunk_id, length in refs:
                 entry, data = stored[put["bucket"], chunk_id]
-                need(entry["encoding"] == 0 and entry["plain_len"] == len(data), "chunk length")
+                data = unpack(data, entry["plain_len"]) if entry["encoding"] == 1 else data
+                need(entry["encoding"] <= 1 and entry["plain_len"] == len(data), "chunk length")
                 need(blake3(data, key=chunk_key) == chunk_id, "chunk id")
                 if depth:
                     r, below = Reader(data), []
@@ -722,7 +766,10 @@ class Vectors:
     def check_log(self):
         note = self.read(self.index["checkpoint"]).decode()
         leaves, _, _ = self.log((0, 1))
-        need(open_note(self.index["vkey"], self.public, note) == (len(leaves), merkle(leaves)), "checkpoint")
+        # The checkpoint and the proofs are about the log of the first incarnation.
+        signed, root = open_note(self.index["vkey"], self.public, note)
+        need(signed < len(leaves) and root == merkle(leaves[:signed]), "checkpoint")
+        leaves = leaves[:signed]
         for bad in self.index["bad_notes"]:
             expect_refusal(bad["why"], open_note, self.index["vkey"], self.public, bad["note"])
         proofs = self.index["proofs"]
@@ -758,7 +805,7 @@ class Vectors:
     def check_bad(self):
         for bad in self.index["bad"]:
             file = bad["file"]
-            good = "bulk-0.shard" if file == "forged.shard" else file
+            good = {"forged.shard": "bulk-0.shard", "floor.shard": "packed-0.shard"}.get(file, file)
             block = next(b for b in self.index["blocks"] if good in b["shards"])
             place, data = self.place(block, block["shards"].index(good)), self.read(file)
             self.shard(block, block["shards"].index(good))
@@ -774,6 +821,13 @@ class Vectors:
         provider, version, ring = self.keyring()
         *claimed, claim = self.claim()
         open_claim(self.ring, self.public, *claimed, claim)
+        *left, head = self.head()
+        opened, of = open_head(self.ring, self.public, *left, head), self.index["head"]
+        need([opened[x] for x in ("seq", "acked", "settled")] == [of["seq"], of["acked_through"], of["settled_through"]], "marks of the head")
+        need(opened["checkpoint"].encode() == self.read(self.index["checkpoint"]), "checkpoint of the head")
+        expect_refusal("a head as a claim", open_claim, self.ring, self.public, *claimed, head)
+        expect_refusal("another provider's head", open_head, self.ring, self.public, "alpha", *left[1:], head)
+        expect_refusal("another counter's head", open_head, self.ring, self.public, *left[:2], left[2] + 1, head)
         for bad in self.index["bad_bytes"]:
             why = f"{bad['what']} with flipped byte {bad['flip']}"
             match bad["what"].split():
@@ -781,6 +835,8 @@ class Vectors:
                     expect_refusal(why, open_keyring, self.master, provider, version, flip(ring, bad["flip"]))
                 case ["claim"]:
                     expect_refusal(why, open_claim, self.ring, self.public, *claimed, flip(claim, bad["flip"]))
+                case ["head"]:
+                    expect_refusal(why, open_head, self.ring, self.public, *left, flip(head, bad["flip"]))
                 case ["payload", "of", label]:
                     m, _, payload = self.payload(self.block(label), (0, 1))
                     expect_refusal(why, open_commit, self.ring, m, flip(payload, bad["flip"]))
@@ -803,6 +859,22 @@ class Vectors:
             expect_refusal(bad["why"], open_section, self.ring, m, index, section | change, payload)
 
 
+    def check_frames(self):
+        good = self.read("compressed.chunk")
+        length = len(unpack(good, 99000))
+        for bad in self.index["bad_frames"]:
+            change, data = bad["change"], good
+            for at, value in change.get("put", []):
+                data = data[:at] + struct.pack(">I", value) + data[at + 4:]
+            data = data[:len(data) - change.get("cut", 0)][:change.get("keep", len(data))] + bytes(change.get("append", 0))
+            expect_refusal(bad["why"], unpack, data, change.get("plain_len", length))
+
+    def check_geometry(self):
+        """k steps down to its floor."""
+        shapes = [[self.shard(self.block(label), 0)[0][x] for x in ("k", "n", "k_floor")] for label in ("turn", "later", "broad")]
+        need(shapes == [[3, 4, 2], [2, 3, 2], [2, 32, 2]], "geometries")
+
+
 def expect_refusal(why, function, *args):
     try:
         function(*args)
@@ -821,6 +893,8 @@ def check_all(folder):
     v.check_bad()
     v.check_bad_bytes()
     v.check_bad_sections()
+    v.check_frames()
+    v.check_geometry()
     bad = sum(len(v.index[kind]) for kind in v.index if kind.startswith("bad"))
     print(f"ok: {len(v.index['blobs'])} blobs from every 2 of 3 shards, the log with its proofs, {len(v.index['seal'])} seals, "
           f"{len(v.index['code'])} codes, {bad} bad vectors refused")

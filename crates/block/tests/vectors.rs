@@ -15,8 +15,9 @@ mod generate;
 use std::path::PathBuf;
 
 use diaspore_block::BlockError;
-use diaspore_block::claim::Claim;
+use diaspore_block::claim::{Claim, Head};
 use diaspore_block::commit::{CommitBody, open_whole};
+use diaspore_block::compress::{decompress, decompress_range};
 use diaspore_block::decode::decode;
 use diaspore_block::erasure::coder::{DefaultCoder, ReferenceCoder};
 use diaspore_block::erasure::{parity_with, rebuild_with};
@@ -26,11 +27,12 @@ use diaspore_block::key::{Keyring, KeyringPlace, MasterKey};
 use diaspore_block::log::{Checkpoint, ConsistencyProof, InclusionProof, LogTree};
 use diaspore_block::manifest::{BlockKind, Manifest};
 use diaspore_block::name::{KeyringNames, Names, ShardAddress};
-use diaspore_block::record::{Private, Record};
+use diaspore_block::record::{BlobPut, BulkAdded, ChunkEntry, Encoding, Private, Record};
 use diaspore_block::seal::cipher::{DefaultCipher, ReferenceCipher, SegmentCipher};
 use diaspore_block::seal::{Context, Opener, SealType, span};
 use diaspore_block::shard::{ShardHeader, VerifiedCells};
 use serde_json::Value;
+use sha2::Digest;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors")
@@ -110,9 +112,18 @@ fn both_coders_make_and_rebuild_every_coded_vector() {
     }
 }
 
-/// The block a file belongs to, and which shard it is; the forged shard stands in for the first bulk shard.
+/// The file in whose place another one is tried.
+fn base(file: &str) -> &str {
+    match file {
+        "forged.shard" => "bulk-0.shard",
+        "floor.shard" => "packed-0.shard",
+        file => file,
+    }
+}
+
+/// The block a file belongs to, and which shard it is.
 fn home<'a>(index: &'a Value, file: &str) -> (&'a Value, usize) {
-    let file = if file == "forged.shard" { "bulk-0.shard" } else { file };
+    let file = base(file);
     let block = index["blocks"].as_array().unwrap().iter().find(|block| block["shards"].as_array().unwrap().iter().any(|s| s == file));
     (block.unwrap(), usize::from(file.as_bytes()[file.len() - "0.shard".len()] - b'0'))
 }
@@ -134,15 +145,14 @@ fn open(keys: &Keyring, index: &Value, file: &str, data: Vec<u8>, place: &Value)
     VerifiedCells::open_object(&keys.header, &keys.identity.public(), deployment, &address, &name, &data.into())
 }
 
-/// Manifest and payload of a block, from its last two shards.
+/// Manifest and payload of a block, from all its shards that are files but the first.
 fn payload(keys: &Keyring, index: &Value, label: &str) -> (Manifest, Vec<u8>) {
-    let shard = |i: u8| {
-        let file = format!("{label}-{i}.shard");
-        open(keys, index, &file, read(&file), &Value::Null).unwrap()
-    };
-    let ((header, one), (_, two)) = (shard(1), shard(2));
-    let manifest = header.manifest().clone();
-    let payload = decode(&manifest, &[one, two], 0..manifest.payload_len).unwrap().to_vec();
+    let block = index["blocks"].as_array().unwrap().iter().find(|block| block["label"] == label).unwrap();
+    let files = block["shards"].as_array().unwrap().iter().skip(1).map(|file| file.as_str().unwrap());
+    let (headers, cells): (Vec<_>, Vec<_>) = files.map(|file| open(keys, index, file, read(file), &Value::Null).unwrap()).unzip();
+    let manifest = headers[0].manifest().clone();
+    assert!(cells.len() <= usize::from(manifest.geometry.k()), "no more than are needed");
+    let payload = decode(&manifest, &cells, 0..manifest.payload_len).unwrap().to_vec();
     (manifest, payload)
 }
 
@@ -152,31 +162,34 @@ fn flip(mut data: Vec<u8>, at: &Value) -> Vec<u8> {
     data
 }
 
+/// Cuts or lengthens the bytes as a change says.
+fn resize(data: &mut Vec<u8>, change: &Value) {
+    let count = |name: &str| change[name].as_u64().and_then(|n| usize::try_from(n).ok());
+    data.truncate(data.len() - count("cut").unwrap_or(0));
+    data.truncate(count("keep").unwrap_or(data.len()));
+    data.resize(data.len() + count("append").unwrap_or(0), 0);
+}
+
 #[test]
 fn every_bad_vector_is_refused_and_its_base_is_not() {
     let (keys, index) = (keyring(), index());
     let vectors = index["bad"].as_array().unwrap();
-    assert!(vectors.len() >= 21);
+    assert!(vectors.len() >= 26);
     for bad in vectors {
         let file = bad["file"].as_str().unwrap();
         let mut data = read(file);
-        let base = if file == "forged.shard" { "bulk-0.shard" } else { file };
-        assert!(open(&keys, &index, base, read(base), &Value::Null).is_ok(), "{file}");
-        let change = &bad["change"];
-        if !change["flip"].is_null() {
-            data = flip(data, &change["flip"]);
+        assert!(open(&keys, &index, base(file), read(base(file)), &Value::Null).is_ok(), "{file}");
+        if !bad["change"]["flip"].is_null() {
+            data = flip(data, &bad["change"]["flip"]);
         }
-        let count = |name: &str| change[name].as_u64().and_then(|n| usize::try_from(n).ok());
-        data.truncate(data.len() - count("cut").unwrap_or(0));
-        data.truncate(count("keep").unwrap_or(data.len()));
-        data.resize(data.len() + count("append").unwrap_or(0), 0);
+        resize(&mut data, &bad["change"]);
         let refused = open(&keys, &index, file, data, &bad["place"]);
         assert!(refused.is_err_and(|error| error.is_integrity()), "accepted: {}", bad["why"]);
     }
 }
 
 #[test]
-fn damaged_keyrings_claims_and_bodies_are_refused() {
+fn damaged_keyrings_claims_heads_and_bodies_are_refused() {
     let (keys, index) = (keyring(), index());
     let master = MasterKey::from_bytes(hex::decode(read("master.key")).unwrap().try_into().unwrap());
     let version = index["keyring"]["version"].as_u64().unwrap();
@@ -186,11 +199,21 @@ fn damaged_keyrings_claims_and_bodies_are_refused() {
     let claim_name = Names::new(&keys.name).claim("alpha", incarnation, Epoch(index["claim"]["epoch"].as_u64().unwrap()));
     assert_eq!(index["claim"]["name"], claim_name.as_str());
     let claim = |data: &[u8]| Claim::open(&keys.head, &keys.identity.public(), keys.deployment, ("alpha", &claim_name), data);
-    assert_eq!(claim(&read("claim.sealed")).unwrap().providers, generate::PROVIDERS);
+    assert_eq!(claim(&read("claim.sealed")).unwrap().providers, generate::PROVIDERS[..3]);
+    let of = &index["head"];
+    let counter = Counter(of["counter"].as_u64().unwrap());
+    let head_name = Names::new(&keys.name).head("beta", IncarnationId::from_bytes(id(&of["incarnation"])), counter);
+    assert_eq!(of["name"], head_name.as_str());
+    let head = |data: &[u8]| Head::open(&keys.head, &keys.identity.public(), keys.deployment, ("beta", &head_name), data);
+    let opened = head(&read("head.sealed")).unwrap();
+    assert_eq!((opened.counter, opened.seq.0), (counter, of["seq"].as_u64().unwrap()));
+    assert_eq!(opened.checkpoint.as_bytes(), read("checkpoint.note"));
+    assert!(head(&read("claim.sealed")).is_err() && claim(&read("head.sealed")).is_err());
     for bad in index["bad_bytes"].as_array().unwrap() {
         let refused = match bad["what"].as_str().unwrap() {
             "keyring" => Keyring::open(&master, &place, &flip(read("keyring.sealed"), &bad["flip"])).err(),
             "claim" => claim(&flip(read("claim.sealed"), &bad["flip"])).err(),
+            "head" => head(&flip(read("head.sealed"), &bad["flip"])).err(),
             what => {
                 let (manifest, payload) = payload(&keys, &index, what.strip_prefix("payload of ").unwrap());
                 CommitBody::open(&manifest, &payload, &keys).unwrap();
@@ -201,10 +224,15 @@ fn damaged_keyrings_claims_and_bodies_are_refused() {
     }
 }
 
-/// Every record of the log, in order, and the tree over them.
-fn log(keys: &Keyring, index: &Value) -> (Vec<Record>, LogTree) {
+/// The log in order.
+const LOG: [&str; 4] = ["decision", "commit", "turn", "later"];
+/// How much of it the first incarnation wrote.
+const FIRST: usize = 2;
+
+/// Every record of these blocks, in order, and the tree over them.
+fn log(keys: &Keyring, index: &Value, labels: &[&str]) -> (Vec<Record>, LogTree) {
     let (mut records, mut tree) = (Vec::new(), LogTree::new());
-    for label in ["decision", "commit"] {
+    for label in labels {
         let (manifest, payload) = payload(keys, index, label);
         let opened = CommitBody::open(&manifest, &payload, keys).unwrap();
         for leaf in opened.body.leaves() {
@@ -221,7 +249,7 @@ fn a_section_opens_as_what_its_entry_says_and_as_nothing_else() {
     let (keys, index) = (keyring(), index());
     for bad in index["bad_sections"].as_array().unwrap() {
         let (manifest, payload) = payload(&keys, &index, bad["block"].as_str().unwrap());
-        let added = log(&keys, &index).0.into_iter().find_map(|record| match record.into_parts().2 {
+        let added = log(&keys, &index, &LOG).0.into_iter().find_map(|record| match record.into_parts().2 {
             Private::BulkAdded(added) if added.block == manifest.position.block => Some(added),
             _ => None,
         });
@@ -245,7 +273,7 @@ fn a_section_opens_as_what_its_entry_says_and_as_nothing_else() {
 #[test]
 fn the_log_its_checkpoint_and_its_proofs_agree() {
     let (keys, index) = (keyring(), index());
-    let (records, tree) = log(&keys, &index);
+    let (records, tree) = log(&keys, &index, &LOG[..FIRST]);
     let public = keys.identity.public();
     let note = Checkpoint::open(&String::from_utf8(read("checkpoint.note")).unwrap(), &public).unwrap();
     assert_eq!((note.size, note.root), (tree.size(), tree.root()));
@@ -264,4 +292,81 @@ fn the_log_its_checkpoint_and_its_proofs_agree() {
     let proof = ConsistencyProof { old_size, new_size: note.size, path: path(two) };
     proof.verify(&hash(&two["old_root"]), &note.root).unwrap();
     assert!(proof.verify(&leaf, &note.root).is_err());
+}
+
+/// Plain bytes of the one chunk of a blob, wherever it lies.
+fn chunk(keys: &Keyring, index: &Value, put: &BlobPut) -> Vec<u8> {
+    let wanted = |entry: &ChunkEntry| entry.bucket == put.bucket && entry.id == put.content.refs[0].id;
+    let unpack = |entry: &ChunkEntry, stored: &[u8]| match entry.encoding {
+        Encoding::Raw => stored.to_vec(),
+        Encoding::ZstdFramed => decompress(stored, entry.plain_len as usize).unwrap(),
+    };
+    let (manifest, bytes) = payload(keys, index, "later");
+    let commit = CommitBody::open(&manifest, &bytes, keys).unwrap().body;
+    if let Some((_, entry, stored)) = commit.chunks().find(|(_, entry, _)| wanted(entry)) {
+        return unpack(entry, stored);
+    }
+    let added: Vec<BulkAdded> = commit
+        .records()
+        .iter()
+        .filter_map(|record| match record.clone().into_parts().2 {
+            Private::BulkAdded(added) => Some(added),
+            _ => None,
+        })
+        .collect();
+    let (added, entry) = added.iter().find_map(|added| Some((added, added.chunks.iter().find(|entry| wanted(entry))?))).unwrap();
+    let block = if added.geometry.n() == 32 { "broad" } else { "packed" };
+    let (manifest, bytes) = payload(keys, index, block);
+    assert_eq!((manifest.hash(), manifest.geometry), (added.manifest_hash, added.geometry));
+    let plain = open_whole(&manifest.position, entry.section, &added.sections[usize::from(entry.section)], &bytes, keys).unwrap();
+    unpack(entry, &plain[entry.offset as usize..][..entry.stored_len as usize])
+}
+
+#[test]
+fn packed_small_and_broad_blobs_come_back() {
+    let (keys, index) = (keyring(), index());
+    let (records, _) = log(&keys, &index, &LOG);
+    for (key, shards) in [("packed", 3), ("small", 3), ("broad", 32)] {
+        let put = records.iter().find_map(|record| match record.clone().into_parts().2 {
+            Private::BlobPut(put) if put.key == key.as_bytes() => Some(put),
+            _ => None,
+        });
+        let put = put.unwrap();
+        let of = index["blobs"].as_array().unwrap().iter().find(|blob| blob["key"] == hex::encode(key)).unwrap();
+        let plain = chunk(&keys, &index, &put);
+        assert_eq!(hex::encode(sha2::Sha256::digest(&plain)), of["sha256"].as_str().unwrap(), "{key}");
+        assert_eq!(plain.len() as u64, put.size);
+        if shards == 32 {
+            let (manifest, _) = payload(&keys, &index, key);
+            assert!(manifest.shard_len > 65_536 && manifest.geometry.n() == 32, "several cells in 32 shards");
+        }
+    }
+}
+
+#[test]
+fn a_geometry_steps_down_to_its_floor_and_no_deeper() {
+    let (keys, index) = (keyring(), index());
+    let (turn, later) = (payload(&keys, &index, "turn").0, payload(&keys, &index, "later").0);
+    assert_eq!((turn.geometry, turn.log.k_floor), (Geometry::new(3, 4).unwrap(), 2));
+    assert_eq!((later.geometry, later.log.k_floor), (Geometry::new(2, 3).unwrap(), 2));
+    let forged = open(&keys, &index, "floor.shard", read("floor.shard"), &Value::Null);
+    assert_eq!(forged.unwrap_err(), BlockError::Malformed { what: "manifest" });
+}
+
+#[test]
+fn a_compressed_chunk_unpacks_as_what_it_is_and_as_nothing_else() {
+    let index = index();
+    let good = read("compressed.chunk");
+    let plain = decompress(&good, 99_000).unwrap();
+    assert_eq!(decompress_range(&good, 99_000, 65_000..66_000).unwrap(), plain[65_000..66_000], "over the edge of a frame");
+    for bad in index["bad_frames"].as_array().unwrap() {
+        let (mut data, change) = (good.clone(), &bad["change"]);
+        for put in change["put"].as_array().into_iter().flatten() {
+            let at = usize::try_from(put[0].as_u64().unwrap()).unwrap();
+            data[at..at + 4].copy_from_slice(&u32::try_from(put[1].as_u64().unwrap()).unwrap().to_be_bytes());
+        }
+        resize(&mut data, change);
+        let len = change["plain_len"].as_u64().map_or(plain.len(), |len| usize::try_from(len).unwrap());
+        assert!(decompress(&data, len).is_err_and(|error| error.is_integrity()), "accepted: {}", bad["why"]);
+    }
 }

@@ -1,5 +1,8 @@
 //! Makes the golden vectors from a fixed seed: a deployment of two tenants with a blob each, a decision block, a commit block and two
-//! bulk blocks.
+//! bulk blocks. [`later`] adds a second incarnation.
+
+mod later;
+mod refused;
 
 use std::collections::BTreeMap;
 
@@ -28,15 +31,28 @@ use rand_chacha::ChaCha20Rng;
 use serde_json::{Value, json};
 use sha2::Digest;
 
-/// Where each shard of a block lies, by index.
-pub(crate) const PROVIDERS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// Where the files of a block's shards lie, in order.
+pub(crate) const PROVIDERS: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
 
 const INCARNATION: IncarnationId = IncarnationId::from_bytes([0x1c; 16]);
+
+/// Who writes, and in which shape.
+#[derive(Clone, Copy)]
+struct Writer {
+    incarnation: IncarnationId,
+    epoch: Epoch,
+    k_floor: u8,
+    geometry: Geometry,
+}
+
+/// A chunk on its way into a block: its plain bytes, and the stored ones where they differ.
+type Chunk<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// A deployment under construction.
 struct Deployment {
     rng: ChaCha20Rng,
     keys: Keyring,
+    writer: Writer,
     files: BTreeMap<String, Vec<u8>>,
     blocks: Vec<Value>,
     tree: LogTree,
@@ -49,7 +65,7 @@ struct House {
     tenant: TenantId,
     bucket: BucketId,
     records: Vec<Record>,
-    chunks: Vec<(ChunkId, Vec<u8>)>,
+    chunks: Vec<(ChunkId, u32, Encoding, Vec<u8>)>,
 }
 
 /// Every vector file by its name.
@@ -64,8 +80,9 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     let name = KeyringNames::new(&master).keyring(PROVIDERS[0], keys.version);
     let place = KeyringPlace::Provider { provider: PROVIDERS[0], name: &name, version: keys.version };
     let sealed = keys.seal(&master, &place, Salt::draw(&mut rng))?;
-    let mut made =
-        Deployment { rng, keys, files: BTreeMap::new(), blocks: Vec::new(), tree: LogTree::new(), nodes: BTreeMap::new(), seq: Seq(0) };
+    let writer = Writer { incarnation: INCARNATION, epoch: Epoch(2), k_floor: 2, geometry: Geometry::new(2, 3)? };
+    let (tree, nodes) = (LogTree::new(), BTreeMap::new());
+    let mut made = Deployment { rng, keys, writer, files: BTreeMap::new(), blocks: Vec::new(), tree, nodes, seq: Seq(0) };
     made.files.insert("master.key".into(), hex::encode(master.expose()).into_bytes());
     made.files.insert("keyring.sealed".into(), sealed);
     let claim = made.claim()?;
@@ -75,31 +92,41 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     let letters: Vec<u8> = b"Wind carries the seed farther than the tree can see. ".iter().copied().cycle().take(5000).collect();
     let (large, small) = letters.split_at(4000);
     let mut first = made.house(tenants[0], "letters")?;
-    let chunks = [first.stored_in_bulk(&mut made, "bulk", 9, &[large])?, vec![first.stored_small(&made, small)?]];
-    first.put(&mut made, b"letters/\xffseed", &letters, Content { depth: 0, refs: chunks.concat() })?;
+    let chunks = [first.stored_in_bulk(&mut made, "bulk", 9, (large, None))?, first.stored_small(&made, (small, None))?];
+    first.put(&mut made, b"letters/\xffseed", &letters, Content { depth: 0, refs: chunks.into() })?;
 
     let mut pollen = vec![0; 159_000];
     blake3::Hasher::new().update(b"pollen").finalize_xof().fill(&mut pollen);
     let (large, small) = pollen.split_at(150_000);
     let mut second = made.house(tenants[1], "pollen")?;
-    let mut refs = second.stored_in_bulk(&mut made, "wide", 16, &[large])?;
-    refs.push(second.stored_small(&made, small)?);
-    let list = second.stored_small(&made, &Content::encode_list(&refs))?;
+    let refs = [second.stored_in_bulk(&mut made, "wide", 16, (large, None))?, second.stored_small(&made, (small, None))?];
+    let list = second.stored_small(&made, (&Content::encode_list(&refs), None))?;
     let whole = ChunkRef { id: list.id, len: 159_000 };
     second.put(&mut made, b"pollen", &pollen, Content { depth: 1, refs: vec![whole] })?;
 
     let proven = made.tree.size() + 4;
-    made.commit([first, second])?;
-    let index = made.index(&claim, &checkpoint_before, proven, [(&letters, "6c6574746572732fff73656564"), (&pollen, "706f6c6c656e")])?;
+    let houses = [(first.tenant, first.bucket), (second.tenant, second.bucket)];
+    made.commit("commit", 1, [first, second])?;
+    let proof = Proof { checkpoint: made.checkpoint(), before: checkpoint_before, proven };
+    let mut blobs = vec![(letters, "6c6574746572732fff73656564"), (pollen, "706f6c6c656e")];
+    let head = later::add(&mut made, houses, &proof.checkpoint, &mut blobs)?;
+    let index = made.index((&claim, &head), &proof, &blobs)?;
     made.files.insert("vectors.json".into(), pretty(&index));
     Ok(made.files)
+}
+
+/// What is proven about the log of the first incarnation.
+struct Proof {
+    checkpoint: Checkpoint,
+    before: Checkpoint,
+    proven: u64,
 }
 
 impl Deployment {
     fn at(&mut self, kind: BlockKind, counter: u64) -> BlockPosition {
         let block = BlockId::draw(&mut self.rng);
         let deployment = self.keys.deployment;
-        BlockPosition { deployment, block, kind, incarnation: INCARNATION, counter: Counter(counter), attempt: Attempt(0) }
+        BlockPosition { deployment, block, kind, incarnation: self.writer.incarnation, counter: Counter(counter), attempt: Attempt(0) }
     }
 
     fn claim(&mut self) -> Result<Value> {
@@ -111,7 +138,7 @@ impl Deployment {
             lease_ms: 3000,
             claim_quorum: 2,
             claims_seen: vec![(Epoch(1), IncarnationId::from_bytes([0x1b; 16]))],
-            providers: PROVIDERS.iter().map(ToString::to_string).collect(),
+            providers: PROVIDERS.iter().take(3).map(ToString::to_string).collect(),
             geometry: Geometry::new(2, 3)?,
             k_floor: 2,
             window: 4,
@@ -148,27 +175,31 @@ impl Deployment {
             lost_declared: Vec::new(),
             may_have_lost: Vec::new(),
         };
-        let started = ServiceStarted { incarnation: INCARNATION, version: "vectors".into() };
-        let mut body = CommitBody::new();
-        for private in [Private::from(decision), started.into()] {
-            body.push_record(self.record(TenantId::SYSTEM, INCARNATION.into(), private)?, KeyVersion(0))?;
-        }
-        self.publish("decision", BlockKind::Decision, 0, &body)
+        self.decide("decision", decision)
     }
 
-    fn commit(&mut self, houses: [House; 2]) -> Result<()> {
+    fn decide(&mut self, label: &str, decision: Decision) -> Result<()> {
+        let incarnation = self.writer.incarnation;
+        let started = ServiceStarted { incarnation, version: "vectors".into() };
+        let mut body = CommitBody::new();
+        for private in [Private::from(decision), started.into()] {
+            body.push_record(self.record(TenantId::SYSTEM, incarnation.into(), private)?, KeyVersion(0))?;
+        }
+        self.publish(label, BlockKind::Decision, 0, &body)
+    }
+
+    fn commit(&mut self, label: &str, counter: u64, houses: [House; 2]) -> Result<()> {
         let mut body = CommitBody::new();
         let [first, second] = houses;
         for record in first.records.iter().zip(&second.records).flat_map(|(a, b)| [a, b]) {
             body.push_record(record.clone(), KeyVersion(1))?;
         }
         for house in [first, second] {
-            for (id, stored) in &house.chunks {
-                let plain_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-                body.push_chunk(house.tenant, KeyVersion(1), house.bucket, *id, (plain_len, Encoding::Raw), stored)?;
+            for (id, plain_len, encoding, stored) in &house.chunks {
+                body.push_chunk(house.tenant, KeyVersion(1), house.bucket, *id, (*plain_len, *encoding), stored)?;
             }
         }
-        self.publish("commit", BlockKind::Commit, 1, &body)
+        self.publish(label, BlockKind::Commit, counter, &body)
     }
 
     fn publish(&mut self, label: &str, kind: BlockKind, counter: u64, body: &CommitBody) -> Result<()> {
@@ -180,21 +211,24 @@ impl Deployment {
         let acked_through = self.seq;
         self.seq = self.seq.next();
         let (log_size, log_root) = (self.tree.size(), self.tree.root());
-        let log = LogState { epoch: Epoch(2), seq: self.seq, log_size, log_root, acked_through, settled_through: Seq(0), k_floor: 2 };
-        let block = encode(sealed.bytes, Geometry::new(2, 3)?, draw(&mut self.rng))?.sign(at, first, log, &self.keys.identity);
-        self.put_shards(label, &block)
+        let Writer { epoch, k_floor, geometry, .. } = self.writer;
+        let log = LogState { epoch, seq: self.seq, log_size, log_root, acked_through, settled_through: Seq(0), k_floor };
+        let block = encode(sealed.bytes, geometry, draw(&mut self.rng))?.sign(at, first, log, &self.keys.identity);
+        self.put_shards(label, &block, &(0..geometry.n()).collect::<Vec<u8>>())
     }
 
-    fn put_shards(&mut self, label: &str, block: &SignedBlock) -> Result<()> {
+    /// Files of these shards, each at the next provider.
+    fn put_shards(&mut self, label: &str, block: &SignedBlock, indexes: &[u8]) -> Result<()> {
         let names = Names::new(&self.keys.name);
         let at = block.manifest().position;
-        for (index, provider) in (0u8..).zip(PROVIDERS) {
+        let mut shards = Vec::new();
+        for (&index, (file, provider)) in indexes.iter().zip(PROVIDERS.iter().enumerate()) {
             let address = ShardAddress { provider, kind: at.kind, incarnation: at.incarnation, counter: at.counter, attempt: at.attempt };
             let object = block.object(index, provider, &names.shard(&address), &self.keys.header, &mut self.rng)?;
-            self.files.insert(format!("{label}-{index}.shard"), object.concat());
+            shards.push(format!("{label}-{file}.shard"));
+            self.files.insert(format!("{label}-{file}.shard"), object.concat());
         }
         let class = if at.kind.has_records() { "commit" } else { "bulk" };
-        let shards = [0, 1, 2].map(|i| format!("{label}-{i}.shard"));
         self.blocks.push(json!({
             "label": label, "kind": class, "incarnation": hex::encode(at.incarnation.as_bytes()), "counter": at.counter.0, "attempt": 0,
             "shards": shards,
@@ -206,13 +240,13 @@ impl Deployment {
         Checkpoint { origin: KeyName::of(self.keys.deployment), size: self.tree.size(), root: self.tree.root() }
     }
 
-    fn index(&mut self, claim: &Value, before: &Checkpoint, proven: u64, blobs: [(&Vec<u8>, &str); 2]) -> Result<Value> {
-        let checkpoint = self.checkpoint();
+    fn index(&mut self, (claim, head): (&Value, &Value), proof: &Proof, blobs: &[(Vec<u8>, &str)]) -> Result<Value> {
+        let Proof { checkpoint, before, proven } = proof;
         let vkey = verifier_key(&checkpoint.origin, &self.keys.identity.public());
         let note = checkpoint.sign(&self.keys.identity);
         let node = |level: u8, index: u64| self.nodes.get(&(level, index)).copied().ok_or(BlockError::Invalid { what: "node" });
-        let inclusion = inclusion_proof(proven, checkpoint.size, node)?;
-        let leaf = node(0, proven)?;
+        let inclusion = inclusion_proof(*proven, checkpoint.size, node)?;
+        let leaf = node(0, *proven)?;
         let consistency = consistency_proof(before.size, checkpoint.size, node)?;
         let hexes = |path: &[Hash32]| path.iter().map(ToString::to_string).collect::<Vec<_>>();
         let proofs = json!({
@@ -220,18 +254,20 @@ impl Deployment {
             "inclusion": {"index": proven, "leaf": leaf.to_string(), "path": hexes(&inclusion.path)},
             "consistency": {"old_size": before.size, "old_root": before.root.to_string(), "path": hexes(&consistency.path)},
         });
-        let bad_notes = bad_notes(&note, before, &self.keys);
+        let bad_notes = refused::notes(&note, before, &self.keys);
         self.files.insert("checkpoint.note".into(), note.into_bytes());
-        let blobs = blobs.map(|(blob, key)| json!({"key": key, "size": blob.len(), "sha256": hex::encode(sha2::Sha256::digest(blob))}));
+        let blob =
+            |(blob, key): &(Vec<u8>, &str)| json!({"key": key, "size": blob.len(), "sha256": hex::encode(sha2::Sha256::digest(blob))});
+        let blobs: Vec<Value> = blobs.iter().map(blob).collect();
         Ok(json!({
             "about": "made by: cargo run -p diaspore-block --example vectors -- tests/vectors",
             "master_key": "master.key",
             "keyring": {"file": "keyring.sealed", "provider": PROVIDERS[0], "version": self.keys.version},
-            "claim": claim, "checkpoint": "checkpoint.note", "vkey": vkey,
+            "claim": claim, "head": head, "checkpoint": "checkpoint.note", "vkey": vkey,
             "log_public_key": hex::encode(self.keys.identity.public().as_bytes()),
             "providers": PROVIDERS, "blocks": self.blocks, "blobs": blobs, "proofs": proofs,
-            "seal": seal_vectors(&mut self.rng)?, "code": code_vectors()?, "bad": bad_vectors(),
-            "bad_notes": bad_notes, "bad_bytes": bad_bytes(), "bad_sections": bad_sections(),
+            "seal": seal_vectors(&mut self.rng)?, "code": code_vectors()?, "bad": refused::shards(),
+            "bad_notes": bad_notes, "bad_bytes": refused::bytes(), "bad_sections": refused::sections(), "bad_frames": refused::frames(),
         }))
     }
 }
@@ -243,32 +279,43 @@ impl House {
     }
 
     /// A chunk that rides in the commit block.
-    fn stored_small(&mut self, made: &Deployment, plain: &[u8]) -> Result<ChunkRef> {
+    fn stored_small(&mut self, made: &Deployment, (plain, stored): Chunk<'_>) -> Result<ChunkRef> {
         let reference = self.reference(made, plain)?;
-        self.chunks.push((reference.id, plain.to_vec()));
+        let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+        self.chunks.push((reference.id, plain_len, encoding_of(stored), stored.unwrap_or(plain).to_vec()));
         Ok(reference)
     }
 
-    /// Chunks in a bulk block of their own.
-    fn stored_in_bulk(&mut self, made: &mut Deployment, label: &str, seg_log2: u8, plains: &[&[u8]]) -> Result<Vec<ChunkRef>> {
-        let bulks = made.blocks.iter().filter(|block| block["kind"] == "bulk").count();
+    /// A chunk in a bulk block of its own.
+    fn stored_in_bulk(&mut self, made: &mut Deployment, label: &str, seg_log2: u8, chunk: Chunk<'_>) -> Result<ChunkRef> {
+        let geometry = made.writer.geometry;
+        self.scattered(made, label, seg_log2, chunk, (geometry, &(0..geometry.n()).collect::<Vec<u8>>()))
+    }
+
+    /// The same in a geometry of its own; files of the shards `kept` only.
+    fn scattered(
+        &mut self,
+        made: &mut Deployment,
+        label: &str,
+        seg_log2: u8,
+        (plain, compressed): Chunk<'_>,
+        (geometry, kept): (Geometry, &[u8]),
+    ) -> Result<ChunkRef> {
+        let incarnation = hex::encode(made.writer.incarnation.as_bytes());
+        let bulks = made.blocks.iter().filter(|block| block["kind"] == "bulk" && block["incarnation"] == incarnation.as_str()).count();
         let at = made.at(BlockKind::Bulk, bulks as u64);
-        let mut payload = PayloadBuilder::new(max_payload(2), 0);
+        let mut payload = PayloadBuilder::new(max_payload(geometry.k()), 0);
         let section = payload.begin(self.tenant, KeyVersion(1), seg_log2)?;
-        let (mut refs, mut chunks) = (Vec::new(), Vec::new());
-        for plain in plains {
-            let reference = self.reference(made, plain)?;
-            let (offset, len) = (payload.push(plain)?, u32::try_from(plain.len()).unwrap_or(u32::MAX));
-            let (id, bucket, encoding) = (reference.id, self.bucket, Encoding::Raw);
-            chunks.push(ChunkEntry { bucket, id, section, offset, stored_len: len, plain_len: len, encoding });
-            refs.push(reference);
-        }
+        let (reference, stored) = (self.reference(made, plain)?, compressed.unwrap_or(plain));
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let (offset, stored_len, plain_len) = (payload.push(stored)?, len(stored), len(plain));
+        let encoding = encoding_of(compressed);
+        let chunks = vec![ChunkEntry { bucket: self.bucket, id: reference.id, section, offset, stored_len, plain_len, encoding }];
         let sealed = payload.seal(&at, &made.keys, &mut made.rng)?;
-        let log = LogState { epoch: Epoch(2), k_floor: 2, ..LogState::default() };
-        let geometry = Geometry::new(2, 3)?;
+        let log = LogState { epoch: made.writer.epoch, k_floor: made.writer.k_floor, ..LogState::default() };
         let blind = draw(&mut made.rng);
         let block = encode(sealed.bytes.clone(), geometry, blind)?.sign(at, 0, log, &made.keys.identity);
-        made.put_shards(label, &block)?;
+        made.put_shards(label, &block, kept)?;
         if label == "bulk" {
             // The same block by somebody who has every key but the identity.
             let forged = encode(sealed.bytes, geometry, blind)?.sign(at, 0, log, &LogIdentity::from_bytes(&[0x66; 32]));
@@ -289,13 +336,13 @@ impl House {
             block_root: manifest.block_root,
             shard_roots: block.shard_roots().to_vec(),
             manifest_hash: manifest.hash(),
-            placements: (0u8..).zip(PROVIDERS).map(|(shard, p)| Placement { shard, provider: p.into(), acked: true }).collect(),
+            placements: kept.iter().zip(PROVIDERS).map(|(shard, p)| Placement { shard: *shard, provider: p.into(), acked: true }).collect(),
             sections: sealed.sections,
             chunks,
         };
         let record = made.record(self.tenant, at.block.into(), added.into())?;
         self.records.push(record);
-        Ok(refs)
+        Ok(reference)
     }
 
     fn put(&mut self, made: &mut Deployment, key: &[u8], blob: &[u8], content: Content) -> Result<()> {
@@ -319,50 +366,8 @@ impl House {
     }
 }
 
-/// Notes that must be refused, beside the good one.
-fn bad_notes(note: &str, before: &Checkpoint, keys: &Keyring) -> Vec<Value> {
-    let (text, line) = note.split_once("\n\n").unwrap_or_default();
-    let other = before.sign(&keys.identity);
-    let (_, other_line) = other.split_once("\n\n").unwrap_or_default();
-    let stranger = Checkpoint { ..before.clone() }.sign(&LogIdentity::from_bytes(&[0x66; 32]));
-    [
-        ("damaged size", note.replacen('\n', "\n1", 1)),
-        ("damaged root", format!("{}A{}", &text[..text.len() - 2], &note[text.len() - 1..])),
-        ("no newline at the end", note.trim_end().to_owned()),
-        ("carriage returns", note.replace('\n', "\r\n")),
-        ("a line that is no signature", format!("{note}junk\n")),
-        ("a signature over another text", format!("{text}\n\n{other_line}")),
-        ("a signature over another text before the good one", format!("{text}\n\n{other_line}{line}")),
-        ("a stranger's signature", stranger),
-    ]
-    .into_iter()
-    .map(|(why, note)| json!({"why": why, "note": note}))
-    .collect()
-}
-
-/// Damage to what is neither shard nor note: which file or payload, and the flipped byte, counted from its end if negative.
-fn bad_bytes() -> Vec<Value> {
-    let of = |what: &'static str, flips: &[i64]| flips.iter().map(|flip| json!({"what": what, "flip": flip})).collect::<Vec<_>>();
-    [
-        of("keyring", &[0, 24, 56, 1000, -1]),
-        of("claim", &[0, 24, 56, 1000, -1]),
-        of("payload of commit", &[0, 24, 56, 1000, 9000, -1]),
-        of("payload of decision", &[0, 24, 56, -1]),
-    ]
-    .concat()
-}
-
-/// Section entries that must not open, made from the good one of a bulk block.
-fn bad_sections() -> Vec<Value> {
-    let of = |why: &str, change: Value| json!({"why": why, "block": "bulk", "change": change});
-    vec![
-        of("another tenant", json!({"tenant": 1})),
-        of("the service itself", json!({"tenant": null})),
-        of("another key version", json!({"key_version": 2})),
-        of("another index", json!({"index": 1})),
-        of("another segment length", json!({"seg_log2": 10})),
-        of("another length", json!({"plain_len": 3999})),
-    ]
+const fn encoding_of(compressed: Option<&[u8]>) -> Encoding {
+    if compressed.is_some() { Encoding::ZstdFramed } else { Encoding::Raw }
 }
 
 fn facts(tenant: TenantId, subject: SubjectId) -> RecordFacts {
@@ -411,33 +416,4 @@ fn code_vectors() -> Result<Vec<Value>> {
             Ok(json!({"k": k, "n": n, "data": hex::encode(data.concat()), "parity": hex::encode(parity)}))
         })
         .collect()
-}
-
-/// What must be refused: a shard file, how its bytes are altered, and where it claims to lie.
-fn bad_vectors() -> Vec<Value> {
-    let altered = |why: &str, file: &str, change: Value| json!({"why": why, "file": file, "change": change});
-    let moved = |why: &str, file: &str, place: Value| json!({"why": why, "file": file, "place": place});
-    vec![
-        altered("flipped byte in the header's salt", "bulk-0.shard", json!({"flip": 3})),
-        altered("flipped byte in the header's commitment", "bulk-0.shard", json!({"flip": 30})),
-        altered("flipped byte in the sealed manifest", "bulk-0.shard", json!({"flip": 100})),
-        altered("flipped byte in the header's tag", "bulk-0.shard", json!({"flip": 2047})),
-        altered("flipped byte in the body", "bulk-1.shard", json!({"flip": 2100})),
-        altered("flipped byte in the last byte of the body", "bulk-2.shard", json!({"flip": 3990})),
-        altered("flipped byte in the leaf list", "commit-0.shard", json!({"flip": -5})),
-        altered("truncated by one byte", "bulk-0.shard", json!({"cut": 1})),
-        altered("truncated to its header", "bulk-0.shard", json!({"keep": 2048})),
-        altered("empty", "bulk-0.shard", json!({"keep": 0})),
-        altered("one byte longer", "bulk-0.shard", json!({"append": 1})),
-        altered("signed by another identity", "forged.shard", json!({})),
-        moved("another provider's object", "bulk-0.shard", json!({"provider": "beta"})),
-        moved("another attempt", "commit-1.shard", json!({"attempt": 1})),
-        moved("another counter", "commit-1.shard", json!({"counter": 2})),
-        moved("another incarnation", "commit-2.shard", json!({"incarnation": "00000000000000000000000000000000"})),
-        moved("another kind", "bulk-0.shard", json!({"kind": "commit"})),
-        moved("another deployment", "bulk-0.shard", json!({"deployment": "00000000000000000000000000000000"})),
-        altered("flipped byte in the second cell", "wide-0.shard", json!({"flip": 70000})),
-        altered("flipped byte in the last cell", "wide-2.shard", json!({"flip": 75000})),
-        moved("a decision at another counter", "decision-0.shard", json!({"counter": 1})),
-    ]
 }

@@ -1,5 +1,6 @@
 //! Writes the golden vectors: `cargo run -p diaspore-block --example vectors -- tests/vectors`.
 
+#[path = "generate.rs"]
 mod generate;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
