@@ -46,6 +46,7 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
     let large = vec![7; 3 << 20];
     write(&wire, "small", b"small").is(201);
     write(&wire, "large", &large).is(201);
+    // With 3 of 5 the layout would shrink below what the policy allows, with 2 of 5 nothing can be laid out at all.
     for (down, left, reads) in [(2, "3 of 5", true), (3, "2 of 5", false)] {
         clouds.kill(down);
         // Until the breakers have opened a write may be on its way; then it is refused before its body is read.
@@ -61,6 +62,9 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
         put_off(&write(&wire, &format!("large-{down}"), &large));
         put_off(&wire.send("DELETE", "/api/v1/blobs/box/small", &[], b""));
         put_off(&wire.send("PUT", &format!("/api/v1/buckets/other-{down}"), &[], b""));
+        let status = place.run(&format!("storage distributed status --url {}", service.url)).exits(0).stdout;
+        assert!(status.contains(&format!("Geometry: any 3 of 5 rebuild; {left} failure domains healthy")), "{status}");
+        assert!(status.contains(&format!("Writes: refused: {left} failure domains healthy, 4 needed")), "{status}");
         if reads {
             assert_eq!(wire.send("GET", "/api/v1/blobs/box/small", &[], b"").is(200).body, b"small");
             assert!(wire.send("GET", "/api/v1/blobs/box/large", &[], b"").is(200).body == large);
@@ -77,6 +81,39 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
             assert_eq!(wire.send("GET", &format!("/api/v1/blobs/box/{key}"), &[], b"").is(200).body, b"x");
         }
     }
+    assert_eq!(service.stop(), 0);
+}
+
+/// Counters began anew with every process, and "(24h)" with them.
+#[test]
+fn the_last_24_hours_outlive_a_restart() {
+    let place = Place::new();
+    place.init_local(3, 2);
+    let metrics = |url: &str| place.run(&format!("storage distributed metrics --output json --url {url}")).exits(0).json();
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
+    for index in 0..3 {
+        wire.send("PUT", &format!("/api/v1/blobs/box/{index}"), &[], b"x").is(201);
+    }
+    let before = metrics(&service.url);
+    assert_eq!(before["puts"], 3);
+    assert_eq!(service.stop(), 0);
+    let kept = std::fs::read_to_string(place.home().join("data/history.json")).unwrap();
+
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    wire.send("PUT", "/api/v1/blobs/box/3", &[], b"x").is(201);
+    let after = metrics(&service.url);
+    assert_eq!(after["puts"], 4);
+    for grows in ["window_ms", "proofs", "provider_requests"] {
+        assert!(after[grows].as_u64() > before[grows].as_u64(), "{grows}: {before} {after}");
+    }
+    assert_eq!(service.stop(), 0);
+    // Damaged, it costs the counts and nothing else.
+    std::fs::write(place.home().join("data/history.json"), &kept[1..]).unwrap();
+    let service = place.start("start");
+    assert_eq!(metrics(&service.url)["puts"], 0);
     assert_eq!(service.stop(), 0);
 }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use diaspore_block::id::{BucketId, PrincipalId, Seq, TenantId, Timestamp, VersionId};
 use futures::Stream;
 
+use crate::history::Counts;
+
 /// A request body: the caller's stream of pieces, any size each. An error aborts the upload; nothing becomes visible.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
@@ -355,10 +357,12 @@ pub struct Status {
     pub incarnation: String,
     /// Epoch of the writer.
     pub epoch: u64,
-    /// Geometry new blocks get now: k.
+    /// Geometry new blocks get now: k. The configured one while writes are refused for want of domains.
     pub k: u8,
-    /// Geometry new blocks get now: n.
+    /// Geometry new blocks get now: n; likewise.
     pub n: u8,
+    /// Why changes are refused at present; absent while they are taken.
+    pub writes_refused: Option<String>,
     /// Domains with a healthy provider.
     pub healthy_domains: usize,
     /// Domains configured.
@@ -399,8 +403,6 @@ pub struct Status {
     pub integrity_faults: u64,
     /// Reads that needed another shard than the first choice since start.
     pub failovers: u64,
-    /// Reads that failed because too few shards could be had, last 24 h.
-    pub failed_reads: u64,
     /// Put operations since start.
     pub puts: u64,
     /// Get operations since start.
@@ -409,6 +411,8 @@ pub struct Status {
     pub deletes: u64,
     /// Merkle leaves and signatures made since start.
     pub proofs: u64,
+    /// Counts of the last 24 hours, earlier runs included.
+    pub last_day: Counts,
     /// Mean of provider request latency, milliseconds.
     pub average_latency_ms: f64,
     /// Engine uptime, milliseconds.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use diaspore_policy::Profile;
 
+use crate::history::History;
+
 /// How to start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -69,6 +71,8 @@ pub struct EngineConfig {
     pub probe_deadline: Duration,
     /// Longest time between the last byte of a change and its answer, whatever providers do: `NotAccepted` or `OutcomeUnknown` then.
     pub answer_deadline: Duration,
+    /// What [`crate::Engine::history`] gave at the end of the last run.
+    pub history: History,
     /// Told when the engine has stopped for good.
     pub on_fatal: OnFatal,
 }
@@ -82,6 +86,7 @@ impl EngineConfig {
             limits: Limits::default(),
             probe_deadline: Duration::from_secs(10),
             answer_deadline: Duration::from_secs(30),
+            history: History::default(),
             on_fatal: Arc::new(|_| ()),
         }
     }

@@ -14,6 +14,7 @@ use crate::api::{
 };
 use crate::audit::{self, AuditLine, Event};
 use crate::config::EngineConfig;
+use crate::history::History;
 use crate::settle::SettleReport;
 use crate::shared::Shared;
 use crate::world::{Clock, Entropy};
@@ -180,6 +181,12 @@ impl Engine {
     /// State and counters.
     pub fn status(&self) -> Status {
         status::status(&self.shared)
+    }
+
+    /// Counts of the last two days, for the next run's [`EngineConfig::history`].
+    pub fn history(&self) -> History {
+        status::last_day(&self.shared);
+        self.shared.recorder.history()
     }
 
     /// The engine's share of the exit decision: set once it has stopped for good.

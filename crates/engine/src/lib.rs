@@ -7,7 +7,7 @@
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
 //! - `claim`, `fence`, `reconcile`: who writes, and where the log ends.
-//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`: what happened.
+//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened.
 
 pub mod api;
 pub mod config;
@@ -22,6 +22,7 @@ mod coded;
 mod commit;
 mod engine;
 mod fence;
+mod history;
 mod keyring;
 mod namespace;
 mod prober;
@@ -39,5 +40,6 @@ pub use audit::AuditLine;
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
 pub use diaspore_block::id;
 pub use engine::Engine;
+pub use history::{Counts, History};
 pub use keyring::{Unanswered, new_keyring};
 pub use settle::SettleReport;

@@ -1,5 +1,6 @@
-//! Asks providers that are down whether they are back. Nothing else would: an open breaker keeps requests away, and with too few
-//! healthy domains new writes are refused before anything is sent.
+//! Looks around once a second: asks providers that are down whether they are back, and takes the counters' growth down. Nothing else would
+//! find a provider again: an open breaker keeps requests away, and with too few healthy domains new writes are refused before anything
+//! is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = closing.wait_for(|closing| *closing) => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
+        crate::status::last_day(&shared);
         let is_down = |id: &ProviderId| shared.fleet.health(id).is_some_and(|health| health.state == HealthState::Down);
         let down: Vec<ProviderId> = shared.fleet.providers().iter().map(|spec| spec.id.clone()).filter(is_down).collect();
         let answers = join_all(down.iter().map(|id| shared.fleet.probe(id, Deadline::new(PATIENCE, PATIENCE)))).await;

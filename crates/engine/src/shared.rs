@@ -22,6 +22,7 @@ use crate::blob::DataPath;
 use crate::commit::Committer;
 use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
+use crate::history::Recorder;
 use crate::namespace::KeyLocks;
 use crate::settle::Settlement;
 use crate::unjudged::Unjudged;
@@ -153,6 +154,8 @@ pub(crate) struct Shared {
     /// One permit per byte of download buffers.
     pub(crate) read_bytes: Arc<Semaphore>,
     pub(crate) bulk_counter: AtomicU64,
+    /// Counters by the time of day.
+    pub(crate) recorder: Recorder,
     /// What the data path keeps between requests.
     pub(crate) data: DataPath,
     pub(crate) stage: StageCell,
@@ -182,6 +185,7 @@ impl Shared {
     /// Puts the parts together in `stage`.
     pub(crate) fn new(ground: Ground, writer: Writer, fence: Fence, committer: Committer, stage: StageCell) -> Self {
         let limits = ground.config.limits;
+        let recorder = Recorder::new(ground.config.history.clone());
         Self {
             ground,
             writer,
@@ -193,6 +197,7 @@ impl Shared {
             commit_buffers: Arc::new(Semaphore::new(commit_buffer_bytes(&limits))),
             read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),
             bulk_counter: AtomicU64::new(0),
+            recorder,
             data: DataPath::new(&limits),
             stage,
             closing: watch::Sender::new(false),

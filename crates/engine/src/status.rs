@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use diaspore_block::record::RecordKind;
 use diaspore_policy::plan_geometry;
-use diaspore_provider::HealthState;
+use diaspore_provider::{Counters, HealthState};
 
 use crate::api::{AuditTotals, Error, ProviderStatus, Status};
+use crate::history::Counts;
 use crate::namespace::{local, view};
 use crate::shared::{Meters, Shared, Stage};
 
@@ -18,11 +19,11 @@ pub(crate) fn status(shared: &Shared) -> Status {
         epoch: shared.writer.epoch.0,
         integrity_faults: Meters::read(&shared.meters.integrity_faults),
         failovers: Meters::read(&shared.meters.failovers),
-        failed_reads: Meters::read(&shared.meters.failed_reads),
         puts: Meters::read(&shared.meters.puts),
         gets: Meters::read(&shared.meters.gets),
         deletes: Meters::read(&shared.meters.deletes),
-        proofs: Meters::read(&shared.meters.leaves).saturating_add(Meters::read(&shared.meters.signatures)),
+        proofs: proofs(shared),
+        last_day: last_day(shared),
         uptime_ms: millis(shared.uptime()),
         ..Status::default()
     };
@@ -47,6 +48,30 @@ fn state(shared: &Shared) -> String {
     .to_owned()
 }
 
+fn proofs(shared: &Shared) -> u64 {
+    Meters::read(&shared.meters.leaves).saturating_add(Meters::read(&shared.meters.signatures))
+}
+
+/// Takes the counters' growth down; gives the counts of the last 24 hours.
+pub(crate) fn last_day(shared: &Shared) -> Counts {
+    let requests = |id| shared.fleet.counters(id).map_or(0, |counters| requests(&counters));
+    let since_start = Counts {
+        running_ms: millis(shared.uptime()),
+        puts: Meters::read(&shared.meters.puts),
+        gets: Meters::read(&shared.meters.gets),
+        deletes: Meters::read(&shared.meters.deletes),
+        proofs: proofs(shared),
+        failovers: Meters::read(&shared.meters.failovers),
+        failed_reads: Meters::read(&shared.meters.failed_reads),
+        provider_requests: shared.fleet.providers().iter().map(|spec| requests(&spec.id)).sum(),
+    };
+    shared.recorder.note(shared.clock.now(), since_start)
+}
+
+fn requests(counters: &Counters) -> u64 {
+    counters.puts + counters.gets + counters.deletes + counters.lists + counters.heads
+}
+
 /// Why the engine does not serve everything, if so.
 pub(crate) fn stopped(shared: &Shared) -> Option<String> {
     match shared.stage.get() {
@@ -62,12 +87,15 @@ fn millis(duration: Duration) -> u64 {
 fn fleet(shared: &Shared, status: &mut Status) {
     status.domains = shared.fleet.domains().len();
     status.healthy_domains = shared.fleet.healthy_domains().len();
-    if let Ok(plan) = plan_geometry(&shared.config.profile, status.domains, status.healthy_domains) {
-        status.k = plan.k;
-        status.n = plan.n;
-    }
-    if let Ok(plan) = plan_geometry(&shared.config.profile, status.domains, status.domains) {
-        status.restart_survives_down = usize::from(plan.restart_tolerates_down());
+    status.writes_refused = shared.check_writable().err().map(|refusal| refusal.message);
+    if let Ok(full) = plan_geometry(&shared.config.profile, status.domains, status.domains) {
+        let now = plan_geometry(&shared.config.profile, status.domains, status.healthy_domains);
+        (status.k, status.n) = now.map_or((full.k, full.n), |now| (now.k, now.n));
+        status.restart_survives_down = usize::from(full.restart_tolerates_down());
+        if !full.commit_possible(status.healthy_domains) {
+            let (healthy, all, needed) = (status.healthy_domains, status.domains, full.quorum());
+            status.writes_refused.get_or_insert_with(|| format!("{healthy} of {all} failure domains healthy, {needed} needed"));
+        }
     }
     let (mut latency, mut measured) = (0.0, 0.0);
     for spec in shared.fleet.providers() {
@@ -87,7 +115,7 @@ fn fleet(shared: &Shared, status: &mut Status) {
             }
             .to_owned(),
             latency_ms,
-            requests: counters.puts + counters.gets + counters.deletes + counters.lists + counters.heads,
+            requests: requests(&counters),
             errors: counters.errors,
             bytes_up: counters.bytes_up,
             bytes_down: counters.bytes_down,

@@ -7,7 +7,7 @@
 //! operator.token     API key of the operator commands, 0600, written at the first start
 //! client.token       API key of the blob commands in the tenant `default`, 0600, likewise
 //! log.pub            public key of the audit log, for auditors
-//! data/              keyring and ledger: sealed, rebuildable with `recover`
+//! data/              keyring and ledger: sealed, rebuildable with `recover`; history.json: counts of the last two days
 //! ```
 
 use std::fs;
@@ -87,6 +87,11 @@ impl Home {
     /// Sealed keyring.
     pub(crate) fn keyring(&self) -> PathBuf {
         self.data().join("keyring")
+    }
+
+    /// Counts of the last days.
+    pub(crate) fn history(&self) -> PathBuf {
+        self.data().join("history.json")
     }
 
     /// Journal and ledger view.

@@ -15,6 +15,7 @@ mod config;
 mod credentials;
 mod dev;
 mod failure;
+mod history;
 mod home;
 mod init;
 mod keys;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diaspore_engine::Counts;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +20,7 @@ pub(crate) struct Status {
     pub(crate) epoch: u64,
     pub(crate) k: u8,
     pub(crate) n: u8,
+    pub(crate) writes_refused: Option<String>,
     pub(crate) healthy_domains: u64,
     pub(crate) domains: u64,
     pub(crate) restart_survives_down: u64,
@@ -39,11 +41,11 @@ pub(crate) struct Status {
     pub(crate) log_root: String,
     pub(crate) integrity_faults: u64,
     pub(crate) failovers: u64,
-    pub(crate) failed_reads: u64,
     pub(crate) puts: u64,
     pub(crate) gets: u64,
     pub(crate) deletes: u64,
     pub(crate) proofs: u64,
+    pub(crate) last_day: Counts,
     pub(crate) average_latency_ms: f64,
     pub(crate) uptime_ms: u64,
 }
@@ -73,10 +75,6 @@ impl Status {
     fn integrity(&self) -> f64 {
         let (faults, reads) = (as_f64(self.integrity_faults), as_f64(self.providers.iter().map(|provider| provider.requests).sum()));
         if reads <= 0.0 { 100.0 } else { (100.0 * (1.0 - faults / reads)).max(0.0) }
-    }
-
-    fn per_second(&self, count: u64) -> f64 {
-        if self.uptime_ms == 0 { 0.0 } else { as_f64(count) * 1000.0 / as_f64(self.uptime_ms) }
     }
 }
 
@@ -109,6 +107,7 @@ fn status_text(status: &Status) -> String {
             "Geometry: any {} of {} rebuild; {} of {} failure domains healthy",
             status.k, status.n, status.healthy_domains, status.domains
         ),
+        status.writes_refused.as_ref().map_or_else(|| "Writes: accepted".to_owned(), |why| format!("Writes: refused: {why}")),
         format!("Restart Possible With Domains Down: {}", status.restart_survives_down),
         format!("Buckets: {}   Blobs: {}", grouped(status.buckets), grouped(status.blobs)),
         format!(
@@ -133,7 +132,7 @@ fn status_text(status: &Status) -> String {
         ),
         format!(
             "Integrity Faults: {}   Failovers: {}   Failed Reads (24h): {}",
-            status.integrity_faults, status.failovers, status.failed_reads
+            status.integrity_faults, status.failovers, status.last_day.failed_reads
         ),
     ];
     let rows = status.providers.iter().map(|p| {
@@ -162,42 +161,56 @@ fn percent(value: f64) -> String {
 pub(crate) async fn metrics(global: &Global) -> Outcome {
     let client = Client::connect(global, Role::Operator)?;
     let status = Status::of(&client).await?;
-    let requests: u64 = status.providers.iter().map(|provider| provider.requests).sum();
+    let day = status.last_day;
     let value = serde_json::json!({
-        "window_ms": status.uptime_ms,
-        "storage_ops_per_s": status.per_second(status.puts + status.deletes),
-        "retrieval_ops_per_s": status.per_second(status.gets),
-        "proofs_per_s": status.per_second(status.proofs),
-        "failover_failures_24h": status.failed_reads,
-        "failovers": status.failovers,
-        "puts": status.puts,
-        "gets": status.gets,
-        "deletes": status.deletes,
-        "proofs": status.proofs,
-        "provider_requests": requests,
+        "window_ms": day.running_ms,
+        "storage_ops_per_s": per_second(day, day.puts + day.deletes),
+        "retrieval_ops_per_s": per_second(day, day.gets),
+        "proofs_per_s": per_second(day, day.proofs),
+        "failover_failures_24h": day.failed_reads,
+        "failovers": day.failovers,
+        "puts": day.puts,
+        "gets": day.gets,
+        "deletes": day.deletes,
+        "proofs": day.proofs,
+        "provider_requests": day.provider_requests,
         "dedup_ratio": ratio(status.logical_bytes, status.unique_bytes),
         "compression_ratio": ratio(status.unique_bytes, status.compressed_bytes),
         "coding_overhead": ratio(status.stored_bytes, status.sealed_bytes),
     });
+    global.output.print(&value, || metrics_text(&status))
+}
+
+fn metrics_text(status: &Status) -> String {
+    let day = status.last_day;
     let shown = |over, under| ratio(over, under).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-    global.output.print(&value, || {
-        [
-            format!("Storage Throughput: {} ops/sec", rate(status.per_second(status.puts + status.deletes))),
-            format!("Retrieval Throughput: {} ops/sec", rate(status.per_second(status.gets))),
-            format!("Proof Generation: {} proofs/sec", rate(status.per_second(status.proofs))),
-            format!("Multi-Cloud Failover: {} failures (24h)", grouped(status.failed_reads)),
-            format!("Failovers: {}", grouped(status.failovers)),
-            format!("Provider Requests: {}", grouped(requests)),
-            format!(
-                "Deduplication: {}   Compression: {}",
-                shown(status.logical_bytes, status.unique_bytes),
-                shown(status.unique_bytes, status.compressed_bytes)
-            ),
-            format!("Coding Overhead: {}", shown(status.stored_bytes, status.sealed_bytes)),
-            format!("Measured Over: {:.0}s since the start", as_f64(status.uptime_ms) / 1000.0),
-        ]
-        .join("\n")
-    })
+    [
+        format!("Storage Throughput: {} ops/sec", rate(per_second(day, day.puts + day.deletes))),
+        format!("Retrieval Throughput: {} ops/sec", rate(per_second(day, day.gets))),
+        format!("Proof Generation: {} proofs/sec", rate(per_second(day, day.proofs))),
+        format!("Multi-Cloud Failover: {} failures (24h)", grouped(day.failed_reads)),
+        format!("Failovers: {}", grouped(day.failovers)),
+        format!("Provider Requests: {}", grouped(day.provider_requests)),
+        format!(
+            "Deduplication: {}   Compression: {}",
+            shown(status.logical_bytes, status.unique_bytes),
+            shown(status.unique_bytes, status.compressed_bytes)
+        ),
+        format!("Coding Overhead: {}", shown(status.stored_bytes, status.sealed_bytes)),
+        format!("Measured Over: {} of service in the last 24h", duration(day.running_ms)),
+    ]
+    .join("\n")
+}
+
+/// Per second in which the service ran.
+fn per_second(day: Counts, count: u64) -> f64 {
+    if day.running_ms == 0 { 0.0 } else { as_f64(count) * 1000.0 / as_f64(day.running_ms) }
+}
+
+/// Hours and minutes, or seconds while there is no hour.
+fn duration(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    if hours > 0 { format!("{hours}h {minutes:02}m") } else { format!("{minutes}m {seconds:02}s") }
 }
 
 /// A rate with thousands grouped, or with two digits when it is small.
@@ -326,6 +339,25 @@ mod tests {
         let provider = Provider { requests: 1_000_000, ..Provider::default() };
         let status = Status { integrity_faults: 1, providers: vec![provider], ..Status::default() };
         assert!(status_text(&status).contains("Data Integrity: 99.99%"));
+    }
+
+    #[test]
+    fn refused_writes_are_said_with_the_configured_geometry() {
+        let why = Some("2 of 5 failure domains healthy, 4 needed".to_owned());
+        let status = Status { k: 3, n: 5, healthy_domains: 2, domains: 5, writes_refused: why, ..Status::default() };
+        let text = status_text(&status);
+        assert!(text.contains("\nGeometry: any 3 of 5 rebuild; 2 of 5 failure domains healthy\n"), "{text}");
+        assert!(text.contains("\nWrites: refused: 2 of 5 failure domains healthy, 4 needed\n"), "{text}");
+    }
+
+    #[test]
+    fn rates_are_over_the_day_and_say_over_how_much_of_it() {
+        let last_day = Counts { running_ms: 5_400_000, puts: 10_000, deletes: 800, failed_reads: 3, ..Counts::default() };
+        let text = metrics_text(&Status { last_day, uptime_ms: 5, ..Status::default() });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "Storage Throughput: 2.00 ops/sec");
+        assert_eq!(lines[3], "Multi-Cloud Failover: 3 failures (24h)");
+        assert_eq!(lines[8], "Measured Over: 1h 30m of service in the last 24h");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
-use crate::{credentials, init, secret};
+use crate::{credentials, history, init, secret};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -162,6 +162,7 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     config.mode = mode;
     config.probe_deadline = parts.probe_deadline;
     config.answer_deadline = parts.answer_deadline;
+    config.history = history::load(&parts.home);
     config.on_fatal = Arc::new(move |event| drop(told.send(event)));
     let own = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
@@ -209,8 +210,8 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     let status = running.engine.status();
     tracing::info!(%address, state = status.state, k = status.k, n = status.n, blobs = status.blobs, "serving");
     note(&format!("serving on http://{address} ({}, any {} of {} rebuild)", status.state, status.k, status.n));
-    if let Some(why) = running.engine.why_read_only() {
-        note(&format!("warning: reads only: {why}"));
+    if let Some(why) = status.writes_refused {
+        note(&format!("warning: writes are refused: {why}"));
     }
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut front = tokio::spawn(diaspore_server::serve(running.engine.clone(), listener, options()?, async {
@@ -220,6 +221,7 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
         biased;
         event = running.fatal.recv() => event,
         signal = signals() => { signal?; None }
+        () = history::keep(home, &running.engine) => None,
         ended = &mut front => {
             return Err(Failure::plain(format!("the HTTP front ended: {ended:?}")));
         }
@@ -230,6 +232,7 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     }
     note("stopping: running requests end first");
     front.await.explain(|| "the HTTP front failed".to_owned())?.map_err(|error| Failure::plain(error.to_string()))?;
+    history::save(home, &running.engine);
     running.engine.shutdown().await.map_err(engine_failure)
 }
 

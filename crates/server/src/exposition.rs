@@ -68,7 +68,8 @@ impl Text {
 
 fn engine_text(status: &Status) -> String {
     let mut text = Text::default();
-    text.single("ready", "gauge", "1 when reads and changes are served.", u8::from(status.state == "active"));
+    text.single("writes_accepted", "gauge", "1 when changes are taken.", u8::from(status.writes_refused.is_none()));
+    text.single("ready", "gauge", "1 when the state of the log is decided and served.", u8::from(status.state == "active"));
     for (name, help, value) in [
         ("epoch", "Epoch of the writer.", status.epoch),
         ("geometry_k", "Shards that rebuild a new block.", u64::from(status.k)),
@@ -87,7 +88,7 @@ fn engine_text(status: &Status) -> String {
         ("unsettled_blocks", "Blocks that miss shards.", status.unsettled_blocks),
         ("unsettled_bytes", "Sealed bytes of blocks that miss shards.", status.unsettled_bytes),
         ("unsettled_age_milliseconds", "Age of the oldest block that misses shards.", status.unsettled_age_ms),
-        ("failed_reads_24h", "Reads that failed for want of shards in 24 hours.", status.failed_reads),
+        ("failed_reads_24h", "Reads that failed for want of shards in 24 hours.", status.last_day.failed_reads),
         ("released_seq", "Last released position of the log.", status.released_seq),
         ("log_leaves", "Leaves of the Merkle log.", status.log_size),
     ] {
