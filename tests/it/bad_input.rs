@@ -93,3 +93,26 @@ fn bodies_are_whole_or_absent() {
     assert_eq!(keys, ["after", "d", "empty"]);
     assert_eq!(service.stop(), 0);
 }
+
+/// What a retry token stands for is in the log, not in the process.
+#[test]
+fn a_retry_after_a_restart_has_the_first_outcome() {
+    let (place, service, wire) = started();
+    let token = |name| [("Idempotency-Key", name)];
+    let first = wire.send("PUT", &at("k"), &token("put"), b"body").is(201);
+    wire.send("PUT", &at("gone"), &[], b"x").is(201);
+    wire.send("DELETE", &at("gone"), &token("delete"), b"").is(204);
+    assert_eq!(service.stop(), 0);
+
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
+    let again = wire.send("PUT", &at("k"), &token("put"), b"body").is(201);
+    assert!(again.head.to_ascii_lowercase().contains("idempotency-replayed: true"), "{}", again.head);
+    assert_eq!(again.json()["version"], first.json()["version"]);
+    wire.send("PUT", &at("k"), &token("put"), b"other body").problem(422, "idempotency_mismatch");
+    wire.send("PUT", &at("other"), &token("put"), b"body").problem(422, "idempotency_mismatch");
+    wire.send("DELETE", &at("gone"), &token("delete"), b"").is(204);
+    wire.send("DELETE", &at("gone"), &[], b"").problem(404, "unknown_key");
+    assert_eq!(wire.send("GET", &at("k"), &[], b"").is(200).body, b"body");
+    assert_eq!(service.stop(), 0);
+}

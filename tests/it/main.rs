@@ -18,6 +18,7 @@ mod localstack;
 mod outage;
 mod program;
 mod sim;
+mod threats;
 mod traces;
 mod trouble;
 mod wire;
