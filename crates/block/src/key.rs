@@ -80,7 +80,7 @@ secret_key! {
 impl ApiKey {
     /// The verifier of an API key's secret: keyed BLAKE3, so that a stolen ledger does not give secrets away.
     pub fn verifier(&self, secret: &[u8]) -> [u8; 32] {
-        *blake3::keyed_hash(&self.0, secret).as_bytes()
+        keyed(&self.0, &[secret])
     }
 }
 
@@ -91,9 +91,9 @@ impl ReferenceKey {
         if *id == [0; 16] {
             return Reference::NIL;
         }
-        let hash = blake3::Hasher::new_keyed(&self.0).update(b"diaspore/v1/reference\0").update(id).finalize();
+        let hash = keyed(&self.0, &[b"diaspore/v1/reference\0", id]);
         let mut short = [0; 16];
-        short.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+        short.iter_mut().zip(&hash).for_each(|(to, from)| *to = *from);
         Reference::from_bytes(short)
     }
 }
@@ -109,8 +109,8 @@ impl DedupKey {
     /// The chunk hasher of one bucket: equal chunks of different buckets have unrelated ids.
     pub fn bucket(&self, bucket: &BucketId) -> ChunkHasher {
         // Two keys of 16 and 36 input bytes: neither can be the other's.
-        let purpose = blake3::Hasher::new_keyed(&self.0).update(b"diaspore/v1/purpose\0").update(bucket.as_bytes()).finalize();
-        ChunkHasher { chunk: *blake3::keyed_hash(&self.0, bucket.as_bytes()).as_bytes(), purpose: *purpose.as_bytes() }
+        let bucket = bucket.as_bytes();
+        ChunkHasher { chunk: keyed(&self.0, &[bucket]), purpose: keyed(&self.0, &[b"diaspore/v1/purpose\0", bucket]) }
     }
 }
 
@@ -125,17 +125,26 @@ pub struct ChunkHasher {
 impl ChunkHasher {
     /// Keyed BLAKE3 of the plain bytes of a chunk.
     pub fn chunk_id(&self, plain: &[u8]) -> ChunkId {
-        ChunkId::from_bytes(*blake3::keyed_hash(&self.chunk, plain).as_bytes())
+        ChunkId::from_bytes(keyed(&self.chunk, &[plain]))
     }
 
     /// Keyed BLAKE3 of any bytes for another purpose in the same bucket: `"chunker"`, `"body"`, `"request"` (docs/format.md,
     /// section 3). Its key is not that of chunk ids: under one key, a chunk crafted to begin like a purpose would have had an id
     /// equal to that purpose's hash.
     pub fn keyed(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.purpose);
-        hasher.update(&u64::to_be_bytes(purpose.len() as u64)).update(purpose.as_bytes()).update(bytes);
-        *hasher.finalize().as_bytes()
+        keyed(&self.purpose, &[&u64::to_be_bytes(purpose.len() as u64), purpose.as_bytes(), bytes])
     }
+}
+
+/// Keyed BLAKE3 over the parts, joined. The state holds the key, so it is wiped.
+fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in parts {
+        hasher.update(part);
+    }
+    let hash = *hasher.finalize().as_bytes();
+    hasher.zeroize();
+    hash
 }
 
 /// HKDF-Expand-SHA-256 (RFC 5869) of a uniformly random key under a label.

@@ -49,7 +49,10 @@ pub(crate) const FRAME_KEY: &[u8] = b"diaspore ledger frame v1";
 
 impl Secret {
     pub(crate) fn of(ledger: &LedgerKey) -> Self {
-        Self(*blake3::Hasher::new_keyed(ledger.expose()).update(b"diaspore ledger root v1").finalize().as_bytes())
+        let mut hasher = blake3::Hasher::new_keyed(ledger.expose());
+        let root = *hasher.update(b"diaspore ledger root v1").finalize().as_bytes();
+        hasher.zeroize();
+        Self(root)
     }
 
     /// The bare bytes, for sealing.
@@ -65,16 +68,24 @@ impl Secret {
     }
 
     pub(crate) fn child(&self, domain: &[u8], salt: &[u8]) -> Self {
-        Self(*self.hasher(domain).update(salt).finalize().as_bytes())
+        let mut hasher = self.hasher(domain);
+        let child = *hasher.update(salt).finalize().as_bytes();
+        hasher.zeroize();
+        Self(child)
     }
 
     pub(crate) fn expand<const N: usize>(&self, domain: &[u8]) -> [u8; N] {
         let mut out = [0; N];
-        self.hasher(domain).finalize_xof().fill(&mut out);
+        let mut hasher = self.hasher(domain);
+        let mut stream = hasher.finalize_xof();
+        stream.fill(&mut out);
+        stream.zeroize();
+        hasher.zeroize();
         out
     }
 
-    /// First 16 bytes of the keyed hash of `input`.
+    /// First 16 bytes of the keyed hash of `input`. Here and in [`Secret::value_mac`] the state is not wiped: they run for every
+    /// lookup, and the key itself stays in memory as long as the ledger is open.
     pub(crate) fn mac(&self, domain: &[u8], input: &[u8]) -> [u8; 16] {
         let mut out = [0; 16];
         self.hasher(domain).update(input).finalize_xof().fill(&mut out);
