@@ -492,6 +492,7 @@ def blob_put(private):
     put |= {"depth": r.u8(), "refs": r.list(lambda r: (r.hash(), r.u64()))}
     put["idempotency"] = r.option(lambda r: (r.hash(), r.hash()))
     r.end()
+    need(put["depth"] <= 3 and len(put["refs"]) <= 512 and sum(length for _, length in put["refs"]) == put["size"], "size of a blob")
     return put
 
 

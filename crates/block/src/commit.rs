@@ -66,6 +66,8 @@ impl CommitBody {
         if !record.private().belongs_to(tenant) {
             return Err(BlockError::Invalid { what: "section of a record" });
         }
+        // Written, it could not be read again: the log would end here for good.
+        record.private().check().map_err(|_| BlockError::Invalid { what: "fields of a record" })?;
         if tenant != TenantId::SYSTEM {
             self.section_of(tenant, key_version)?;
         }

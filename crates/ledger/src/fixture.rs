@@ -134,7 +134,7 @@ pub(crate) fn put(bucket_number: u64, key: &[u8], version: u64, chunk_number: u6
         sha256: None,
         etag: id16(0xef, version),
         class: Class::Quorum,
-        content: Content { depth: 0, refs: vec![ChunkRef { id: chunk(chunk_number), len: 100 }] },
+        content: Content { depth: 0, refs: vec![ChunkRef { id: chunk(chunk_number), len: 100 + version % 7 }] },
         idempotency: Some(Idempotency { key_hash: [u8::try_from(version % 251).unwrap(); 32], request_hash: [1; 32] }),
     }
     .into()

@@ -38,7 +38,7 @@ fn samples() -> Vec<Private> {
             bucket,
             key: vec![0, 255],
             version,
-            size: u64::MAX,
+            size: 1 << 40,
             content_type: None,
             metadata: vec![(String::new(), "x".into())],
             sha256: Some([1; 32]),
@@ -247,16 +247,26 @@ fn numbers_outside_the_limits_are_refused() {
 
 #[test]
 fn blobs_and_releases_outside_the_limits_are_refused() {
-    let refused = |private: Private| PrivatePart::decode(&PrivatePart::new(SubjectId::NIL, PrincipalId::NIL, private).encode()).is_err();
+    let decode = |private: Private| PrivatePart::decode(&PrivatePart::new(SubjectId::NIL, PrincipalId::NIL, private).encode());
+    let (refused, error) = (|private| decode(private).is_err(), |put: BlobPut| decode(put.into()).unwrap_err());
     let Some(Private::BlobPut(put)) = samples().into_iter().find(|p| p.kind() == RecordKind::BlobPut) else { panic!() };
-    let content = |depth, refs| Private::from(BlobPut { content: Content { depth, refs }, ..put.clone() });
+    let content = |depth, refs: Vec<ChunkRef>| {
+        let size = refs.iter().map(|one| one.len).sum();
+        Private::from(BlobPut { size, content: Content { depth, refs }, ..put.clone() })
+    };
     let one = put.content.refs.clone();
     assert!(!refused(content(3, one.clone())));
     assert!(refused(content(4, one.clone())));
     assert!(refused(content(1, Vec::new())));
     assert!(!refused(content(0, Vec::new())));
     assert!(refused(content(0, vec![one[0].clone(); 513])));
-    assert!(refused(BlobPut { key: vec![0; 1025], ..put }.into()));
+    assert!(refused(BlobPut { key: vec![0; 1025], ..put.clone() }.into()));
+    // The references are the blob: no byte more, no byte less, and no sum that wraps around to the size.
+    assert_eq!(error(BlobPut { size: put.size + 1, ..put.clone() }), BlockError::Contradiction { what: "size of a blob" });
+    assert_eq!(error(BlobPut { size: put.size - 1, ..put.clone() }), BlockError::Contradiction { what: "size of a blob" });
+    let half = ChunkRef { len: 1 << 63, ..one[0].clone() };
+    let wrapped = BlobPut { size: 0, content: Content { depth: 0, refs: vec![half.clone(), half] }, ..put };
+    assert_eq!(error(wrapped), BlockError::Malformed { what: "content of a blob" });
     let placement = Placement { shard: 31, provider: "alpha".into(), acked: true };
     let released = |attempt, placements| Private::from(CommitReleased { seq: Seq(1), attempt, manifest_hash: Hash32::ZERO, placements });
     assert!(!refused(released(Attempt(3), vec![placement.clone()])));
