@@ -21,9 +21,13 @@ unit PACKAGE:
 sim SEED:
     cargo run --locked --package diaspore-tests --example sim -- {{SEED}}
 
-# The pure crates on the reference engines alone.
+# The block format on the reference engines alone.
 reference:
     cargo test --locked --package diaspore-block --no-default-features
+
+# Two builds of metanode, given by path: either reads what the other wrote.
+interchange DEFAULT REFERENCE:
+    tests/engines/interchange {{DEFAULT}} {{REFERENCE}}
 
 # The main job over a real LocalStack (installed below target/ on first use).
 localstack:
