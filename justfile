@@ -29,6 +29,10 @@ reference:
 interchange DEFAULT REFERENCE:
     tests/engines/interchange {{DEFAULT}} {{REFERENCE}}
 
+# One decoder under the coverage-guided fuzzer (fuzz/src/lib.rs names them); needs cargo-fuzz and a nightly toolchain.
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run {{TARGET}} {{ARGS}}
+
 # The main job over a real LocalStack (installed below target/ on first use).
 localstack:
     tests/localstack/setup
