@@ -63,8 +63,8 @@ pub(crate) async fn list_tenants(State(app): State<App>, _access: Access<Admin>)
 /// Create a tenant.
 #[utoipa::path(post, path = "/api/v1/tenants", tag = "admin", security(("api_key" = ["admin"])), request_body = TenantRequest,
     responses((status = 201, description = "Created", body = Tenant),
-        (status = 400, description = "`invalid`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "`already_exists`", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 400, description = "`invalid`"),
+        (status = 409, description = "`already_exists`")))]
 pub(crate) async fn create_tenant(
     State(app): State<App>,
     _access: Access<Admin>,
@@ -85,7 +85,7 @@ pub(crate) async fn list_keys(State(app): State<App>, _access: Access<Admin>) ->
 /// Issue an API key; the answer is the only place where its token ever appears.
 #[utoipa::path(post, path = "/api/v1/keys", tag = "admin", security(("api_key" = ["admin"])), request_body = ApiKeyRequest,
     responses((status = 201, description = "Issued", body = IssuedApiKey),
-        (status = 400, description = "`invalid`, also for an unknown tenant", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 400, description = "`invalid`, also for an unknown tenant")))]
 pub(crate) async fn create_key(
     State(app): State<App>,
     access: Access<Admin>,
@@ -119,7 +119,7 @@ fn check(asked: &ApiKeyRequest) -> Result<Option<Timestamp>, Problem> {
 #[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "admin", security(("api_key" = ["admin"])),
     params(("id" = String, Path, description = "Id of the key")),
     responses((status = 204, description = "Revoked"),
-        (status = 404, description = "No such key", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 404, description = "No such key")))]
 pub(crate) async fn revoke_key(
     State(app): State<App>,
     access: Access<Admin>,

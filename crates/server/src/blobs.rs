@@ -46,15 +46,15 @@ const GEOMETRY: HeaderName = HeaderName::from_static("x-diaspore-geometry");
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 201, description = "Stored", body = Stored),
-        (status = 400, description = "`invalid`, `invalid_key`, `digest_mismatch`, `aborted`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "`unknown_bucket`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 408, description = "`too_slow`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "`idempotency_in_flight`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 412, description = "`precondition_failed`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "`too_large`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "Content-Encoding given", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "`idempotency_mismatch`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`", body = crate::ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid`, `invalid_key`, `digest_mismatch`, `aborted`"),
+        (status = 404, description = "`unknown_bucket`"),
+        (status = 408, description = "`too_slow`"),
+        (status = 409, description = "`idempotency_in_flight`"),
+        (status = 412, description = "`precondition_failed`"),
+        (status = 413, description = "`too_large`"),
+        (status = 415, description = "Content-Encoding given"),
+        (status = 422, description = "`idempotency_mismatch`"),
+        (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`"),
     )
 )]
 pub(crate) async fn put(app: App, bucket: String, key: Vec<u8>, request: Request) -> Result<Response, Problem> {
@@ -100,10 +100,10 @@ pub(crate) async fn put(app: App, bucket: String, key: Vec<u8>, request: Request
         (status = 200, description = "The blob", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 304, description = "If-None-Match holds the current tag"),
-        (status = 404, description = "`unknown_bucket`, `unknown_key`, `unknown_version`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 412, description = "`precondition_failed`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 416, description = "`range_not_satisfiable`, with `Content-Range: bytes */size`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "`data_unavailable`, `not_accepted`", body = crate::ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "`unknown_bucket`, `unknown_key`, `unknown_version`"),
+        (status = 412, description = "`precondition_failed`"),
+        (status = 416, description = "`range_not_satisfiable`, with `Content-Range: bytes */size`"),
+        (status = 503, description = "`data_unavailable`, `not_accepted`"),
     )
 )]
 pub(crate) async fn get(app: App, bucket: String, key: Vec<u8>, request: Request) -> Result<Response, Problem> {
@@ -179,10 +179,10 @@ pub(crate) async fn head(app: App, bucket: String, key: Vec<u8>, request: Reques
     ),
     responses(
         (status = 204, description = "Deleted; `X-Diaspore-Seq` says where in the log"),
-        (status = 404, description = "`unknown_bucket`, `unknown_key`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 412, description = "`precondition_failed`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "`idempotency_mismatch`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`", body = crate::ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "`unknown_bucket`, `unknown_key`"),
+        (status = 412, description = "`precondition_failed`"),
+        (status = 422, description = "`idempotency_mismatch`"),
+        (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`"),
     )
 )]
 pub(crate) async fn remove(app: App, bucket: String, key: Vec<u8>, request: Request) -> Result<Response, Problem> {

@@ -29,7 +29,7 @@ pub(crate) async fn list(State(app): State<App>, access: Access<Read>) -> Result
 #[utoipa::path(get, path = "/api/v1/buckets/{name}", tag = "buckets", security(("api_key" = ["read"])),
     params(("name" = String, Path, description = "Bucket name")),
     responses((status = 200, description = "It exists", body = Bucket),
-        (status = 404, description = "`unknown_bucket`", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 404, description = "`unknown_bucket`")))]
 pub(crate) async fn show(State(app): State<App>, access: Access<Read>, name: Name) -> Result<Json<Bucket>, Problem> {
     let bucket = app.engine.bucket(&access.caller, &text(name)?).await?;
     Ok(Json(Bucket::of(&bucket)))
@@ -39,8 +39,8 @@ pub(crate) async fn show(State(app): State<App>, access: Access<Read>, name: Nam
 #[utoipa::path(put, path = "/api/v1/buckets/{name}", tag = "buckets", security(("api_key" = ["write"])),
     params(("name" = String, Path, description = "3 to 63 of a-z, 0-9, dot and hyphen")),
     responses((status = 201, description = "Created", body = Bucket),
-        (status = 400, description = "`invalid`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "`already_exists`", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 400, description = "`invalid`"),
+        (status = 409, description = "`already_exists`")))]
 pub(crate) async fn create(State(app): State<App>, access: Access<Write>, name: Name) -> Result<Response, Problem> {
     let bucket = app.engine.create_bucket(&access.caller, &text(name)?).await?;
     Ok((StatusCode::CREATED, Json(Bucket::of(&bucket))).into_response())
@@ -50,8 +50,8 @@ pub(crate) async fn create(State(app): State<App>, access: Access<Write>, name: 
 #[utoipa::path(delete, path = "/api/v1/buckets/{name}", tag = "buckets", security(("api_key" = ["write"])),
     params(("name" = String, Path, description = "Bucket name")),
     responses((status = 204, description = "Deleted"),
-        (status = 404, description = "`unknown_bucket`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "`bucket_not_empty`", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 404, description = "`unknown_bucket`"),
+        (status = 409, description = "`bucket_not_empty`")))]
 pub(crate) async fn remove(State(app): State<App>, access: Access<Write>, name: Name) -> Result<StatusCode, Problem> {
     app.engine.delete_bucket(&access.caller, &text(name)?).await?;
     Ok(StatusCode::NO_CONTENT)

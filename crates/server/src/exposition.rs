@@ -17,7 +17,7 @@ use crate::router::{App, Peer};
 /// Counters for Prometheus. Open to loopback peers that speak for themselves; everybody else needs the scope `admin`.
 #[utoipa::path(get, path = "/metrics", tag = "health", security((), ("api_key" = ["admin"])),
     responses((status = 200, description = "Prometheus text", body = String, content_type = "text/plain"),
-        (status = 401, description = "Not from loopback and without a key", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 401, description = "Not from loopback and without a key")))]
 pub(crate) async fn metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     if !is_local(&request) {
         permit::<Admin>(&app, request.headers())?;

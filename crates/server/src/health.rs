@@ -24,7 +24,7 @@ pub(crate) async fn alive() -> Json<Health> {
 /// Does the service take reads and changes?
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "Ready", body = Health),
-        (status = 503, description = "`not_ready`, with the state", body = crate::ProblemDocument, content_type = "application/problem+json")))]
+        (status = 503, description = "`not_ready`, with the state")))]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
     let state = app.engine.status().state;
     if state == "active" { Ok(Json(Health { status: "ready".to_owned() })) } else { Err(Problem::not_ready(&state)) }

@@ -29,8 +29,8 @@ const PAGE: u64 = 1000;
     ),
     responses(
         (status = 200, description = "A page", body = Listing),
-        (status = 400, description = "`invalid`", body = crate::ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "`unknown_bucket`", body = crate::ProblemDocument, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid`"),
+        (status = 404, description = "`unknown_bucket`"),
     )
 )]
 pub(crate) async fn list(app: App, bucket: String, request: Request) -> Result<Response, Problem> {

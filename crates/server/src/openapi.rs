@@ -3,6 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, PathItem, Ref, RefOr};
 
 use crate::{ProblemDocument, admin, audit, blobs, buckets, exposition, health, listing};
 
@@ -17,7 +18,7 @@ use crate::{ProblemDocument, admin, audit, blobs, buckets, exposition, health, l
         health::alive, health::ready, exposition::metrics, document,
     ),
     components(schemas(ProblemDocument)),
-    modifiers(&ApiKeyScheme),
+    modifiers(&ApiKeyScheme, &ProblemBodies),
 )]
 struct Api;
 
@@ -27,6 +28,25 @@ impl utoipa::Modify for ApiKeyScheme {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).description(Some("API key, `dsp_<id>_<secret>`")).build();
         document.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Every refusal is one and the same document, except that an answer to HEAD has no body: said here once and not at each handler.
+struct ProblemBodies;
+
+impl utoipa::Modify for ProblemBodies {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for PathItem { get, put, post, delete, .. } in document.paths.paths.values_mut() {
+            for operation in [get, put, post, delete].into_iter().flatten() {
+                for (status, response) in &mut operation.responses.responses {
+                    let RefOr::T(response) = response else { continue };
+                    if status.starts_with(['4', '5']) {
+                        let content = Content::new(Some(Ref::from_schema_name("ProblemDocument")));
+                        response.content.insert("application/problem+json".to_owned(), RefOr::T(content));
+                    }
+                }
+            }
+        }
     }
 }
 
