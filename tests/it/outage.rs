@@ -121,11 +121,14 @@ fn the_last_24_hours_outlive_a_restart() {
 fn a_folder_moved_away_is_a_provider_down_and_is_never_made_anew() {
     let place = Place::new();
     place.init_local(5, 3);
+    let (folder, away) = (place.path("clouds/p1"), place.path("clouds/away"));
+    std::fs::rename(&folder, &away).unwrap();
+    place.run("storage distributed start --port 0").exits(3).says("provider p1: get failed: the folder is gone");
+    std::fs::rename(&away, &folder).unwrap();
     let service = place.start("start");
     let wire = Wire::new(&service.url, &place.token("client"));
     wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
     wire.send("PUT", "/api/v1/blobs/box/before", &[], b"before").is(201);
-    let (folder, away) = (place.path("clouds/p1"), place.path("clouds/away"));
     std::fs::rename(&folder, &away).unwrap();
     let state = |wanted: &str| {
         let status = place.run(&format!("storage distributed status --output json --url {}", service.url)).json();
@@ -140,6 +143,14 @@ fn a_folder_moved_away_is_a_provider_down_and_is_never_made_anew() {
     std::fs::rename(&away, &folder).unwrap();
     wait("the account to be back", || state("healthy"));
     place.run(&format!("storage distributed settle --wait --url {}", service.url)).exits(0);
+    assert_eq!(service.stop(), 0);
+
+    // Gone for good, it is one lost domain, and no reason not to start.
+    std::fs::remove_dir_all(&folder).unwrap();
+    let service = place.start("start");
+    let wire = Wire::new(&service.url, &place.token("client"));
     assert_eq!(wire.send("GET", "/api/v1/blobs/box/before", &[], b"").is(200).body, b"before");
+    wire.send("PUT", "/api/v1/blobs/box/after", &[], b"after").is(201);
+    assert!(!folder.exists());
     assert_eq!(service.stop(), 0);
 }

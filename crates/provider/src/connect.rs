@@ -7,6 +7,8 @@ use diaspore_policy::{Addressing, Dialect, ProviderSpec};
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 use url::{Host, Url};
 
@@ -27,14 +29,13 @@ pub(crate) fn open(spec: &ProviderSpec, credentials: &Credentials, options: &Fle
 }
 
 fn open_folder(spec: &ProviderSpec) -> Result<Arc<dyn ObjectStore>, ConnectError> {
+    let setup = |reason: String| ConnectError::Setup { provider: spec.id.clone(), reason };
     let folder = spec.folder.clone().unwrap_or_default();
-    if !folder.is_dir() {
-        return Err(ConnectError::NoFolder { provider: spec.id.clone(), folder: folder.display().to_string() });
-    }
-    let store = LocalFileSystem::new_with_prefix(&folder)
-        .map_err(|error| ConnectError::Setup { provider: spec.id.clone(), reason: error.to_string() })?;
+    // A folder that is missing now is an account that is down (`root`), as one over a network would be: not a reason to refuse the others.
+    let folder = folder.canonicalize().or_else(|_| std::path::absolute(&folder)).map_err(|error| setup(error.to_string()))?;
+    let prefix = Path::from_absolute_path(&folder).map_err(|error| setup(error.to_string()))?;
     // An acknowledged shard is a durable shard: file and directory are flushed before the rename counts.
-    Ok(Arc::new(store.with_fsync(true)))
+    Ok(Arc::new(PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix)))
 }
 
 fn open_s3(spec: &ProviderSpec, credentials: &Credentials, options: &FleetOptions) -> Result<Arc<dyn ObjectStore>, ConnectError> {

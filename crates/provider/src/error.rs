@@ -148,14 +148,6 @@ pub enum ConnectError {
         /// What to change.
         reason: String,
     },
-    /// The folder of a local provider is missing. It is not created: an unmounted disk must not look like an empty one.
-    #[error("provider {provider}: folder {folder:?} is not a directory; create it, or mount the disk it is on")]
-    NoFolder {
-        /// Account.
-        provider: ProviderId,
-        /// As configured.
-        folder: String,
-    },
     /// The HTTP client or store could not be built.
     #[error("provider {provider}: cannot set up the connection: {reason}")]
     Setup {

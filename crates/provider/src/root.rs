@@ -2,11 +2,11 @@
 //!
 //! The store beneath makes missing folders on the way to a file. Where the root itself is missing (moved away, or its disk unmounted)
 //! that would begin a second, empty collection, on the wrong disk; and every read would be told "no such object", which is a statement
-//! about the log. So the root is compared by device and inode with what was there at the start, before and after it is used.
+//! about the log. So the root is compared by device and inode with what was there first, before and after it is used.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use diaspore_policy::{Dialect, ProviderSpec};
@@ -18,18 +18,19 @@ use crate::member::Failure;
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
     folder: Arc<PathBuf>,
-    /// Device and inode; none when it could not be looked at, and then it is never the same.
-    known: Option<(u64, u64)>,
+    /// Device and inode, once it was seen.
+    known: Arc<OnceLock<(u64, u64)>>,
 }
 
 impl Root {
     /// The root of an account that lives in a folder.
     pub(crate) fn of(spec: &ProviderSpec) -> Option<Self> {
         let folder = spec.folder.clone().filter(|_| spec.dialect == Dialect::Local)?;
-        Some(Self { known: identity(&folder), folder: Arc::new(folder) })
+        let known = Arc::new(identity(&folder).map_or_else(OnceLock::new, OnceLock::from));
+        Some(Self { known, folder: Arc::new(folder) })
     }
 
-    /// Fails unless the folder is there and the same as at the start. A file system that hangs is one that does not answer.
+    /// Fails unless the folder is there and the same as when it was first seen. A file system that hangs is one that does not answer.
     pub(crate) async fn check(&self, patience: Duration) -> Result<(), Failure> {
         let folder = Arc::clone(&self.folder);
         let looking = tokio::task::spawn_blocking(move || identity(&folder));
@@ -38,9 +39,9 @@ impl Root {
         };
         match seen.ok().flatten() {
             None => Err((ErrorKind::Unavailable, "the folder is gone: put it back, or mount the disk it is on".to_owned())),
-            seen if seen == self.known => Ok(()),
+            Some(seen) if *self.known.get_or_init(|| seen) == seen => Ok(()),
             Some(_) => {
-                let detail = "the folder is another one than at the start: mount the disk it is on, or start again if this is wanted";
+                let detail = "the folder is another one than before: mount the disk it is on, or start again if this is wanted";
                 Err((ErrorKind::Unavailable, detail.to_owned()))
             }
         }
@@ -67,6 +68,24 @@ mod tests {
 
     use super::*;
     use crate::{BreakerOptions, Credentials, Deadline, Fleet, FleetOptions, HealthState};
+
+    #[tokio::test]
+    async fn a_folder_that_is_missing_at_the_start_is_down_until_it_comes() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("root");
+        let id = ProviderId::new("p").unwrap();
+        let spec = ProviderSpec::local(id.clone(), root.clone());
+        let fleet = Fleet::connect(&[spec], &Credentials::new(), FleetOptions::default()).unwrap();
+        let now = Deadline::control();
+        let put = async || fleet.put(&id, "ab/one", vec![Bytes::from_static(b"shard")], now).await;
+        let refused = put().await.unwrap_err();
+        assert!(refused.to_string().contains("mount the disk it is on"), "{refused}");
+        assert!(!root.exists());
+        std::fs::create_dir(&root).unwrap();
+        put().await.unwrap();
+        assert_eq!(fleet.list(&id, "", 10, now).await.unwrap(), [("ab/one".to_owned(), 5)]);
+        assert!(root.join("ab/one").is_file());
+    }
 
     #[tokio::test]
     async fn a_folder_that_is_gone_is_down_and_never_made_anew() {
