@@ -65,6 +65,10 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
         let status = place.run(&format!("storage distributed status --url {}", service.url)).exits(0).stdout;
         assert!(status.contains(&format!("Geometry: any 3 of 5 rebuild; {left} failure domains healthy")), "{status}");
         assert!(status.contains(&format!("Writes: refused: {left} failure domains healthy, 4 needed")), "{status}");
+        let file = place.path("file");
+        std::fs::write(&file, b"x").unwrap();
+        let put = place.run(&format!("blob put {} box/file --url {}", file.display(), service.url)).exits(3);
+        put.says("k + 1 = 4").says("hint: the same command may succeed later");
         if reads {
             assert_eq!(wire.send("GET", "/api/v1/blobs/box/small", &[], b"").is(200).body, b"small");
             assert!(wire.send("GET", "/api/v1/blobs/box/large", &[], b"").is(200).body == large);

@@ -127,7 +127,9 @@ pub(crate) async fn refusal(response: Response) -> Failure {
     let exit = match (status, problem.code.as_str()) {
         (_, "integrity_violation") => Exit::Integrity,
         (_, "refused_state") => Exit::Refused,
-        (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT, _) => Exit::Unavailable,
+        // In flight is an earlier try of the same put whose outcome is still open.
+        (StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::GATEWAY_TIMEOUT, _)
+        | (_, "idempotency_in_flight") => Exit::Unavailable,
         _ => Exit::Failure,
     };
     let detail = if problem.detail.is_empty() { format!("the service answered {status}") } else { problem.detail };

@@ -26,9 +26,9 @@ enum Turn {
 }
 
 #[derive(Debug, Clone)]
-struct Shared(Arc<Mutex<Turn>>);
+struct TurnCell(Arc<Mutex<Turn>>);
 
-impl Shared {
+impl TurnCell {
     fn get(&self) -> Turn {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -41,7 +41,7 @@ impl Shared {
 /// A body that notes whose turn it is.
 struct Watched {
     body: BodyStream,
-    turn: Shared,
+    turn: TurnCell,
 }
 
 impl Stream for Watched {
@@ -67,20 +67,19 @@ pub(crate) async fn receive<T, F>(patience: Duration, body: BodyStream, take: im
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let turn = Shared(Arc::new(Mutex::new(Turn::Ours(Instant::now()))));
+    let turn = TurnCell(Arc::new(Mutex::new(Turn::Ours(Instant::now()))));
     let mut taking = pin!(take(Box::pin(Watched { body, turn: turn.clone() })));
     let mut alarm = pin!(tokio::time::sleep(patience));
     poll_fn(|cx| {
         let taken = taking.as_mut().poll(cx);
-        let by = match turn.get() {
-            Turn::Ours(since) => since + patience,
-            Turn::Sender => Instant::now() + patience,
+        let since = match turn.get() {
+            Turn::Ours(since) => since,
+            Turn::Sender if taken.is_pending() => return Poll::Pending,
+            Turn::Sender => Instant::now(),
         };
+        let by = since + patience;
         if let Poll::Ready(outcome) = taken {
             return Poll::Ready(outcome.map(|taken| (taken, by)));
-        }
-        if let Turn::Sender = turn.get() {
-            return Poll::Pending;
         }
         if alarm.deadline() != by {
             alarm.as_mut().reset(by);
