@@ -26,10 +26,10 @@ use crate::audit::Event;
 use crate::cache::ChunkCache;
 use crate::commit::{CommitRequest, Committed, NewRecord};
 use crate::config::Limits;
+use crate::layout;
 use crate::namespace::{self, local, view};
 use crate::read;
 use crate::read::pace::Pace;
-use crate::scatter;
 use crate::shared::{Meters, Shared};
 use crate::upload::{Purpose, Received, Shipment, Upload};
 use condition::{check_key, check_options, check_precondition, resolve_range};
@@ -82,7 +82,7 @@ pub(crate) async fn put(
         return replay_put(shared, caller, &row, key, token, &known, &options, body).await;
     }
     // Refuse what cannot hold before the body is read; what decides is the check under the lock, and the one before sealing.
-    scatter::commit_geometry(shared)?;
+    layout::of_commit_blocks(shared)?;
     check_precondition(&options.precondition, current_etag(shared, row.id, key)?)?;
     let class = options.class.unwrap_or(match shared.config.profile.class {
         AckClass::Quorum => Class::Quorum,
@@ -233,7 +233,7 @@ pub(crate) async fn delete(
         let same = known.deleted && known.request_hash == stored.request_hash && known.bucket == row.id && known.key == key;
         return if same { Ok(known.seq) } else { Err(mismatch()) };
     }
-    scatter::commit_geometry(shared)?;
+    layout::of_commit_blocks(shared)?;
     let by = shared.answer_by();
     let guard = shared.locks.lock(row.id, key, by).await?;
     let entry = view(shared)?.blob(row.id, key).map_err(local)?;

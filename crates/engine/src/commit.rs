@@ -24,6 +24,8 @@ use tokio::time::Instant;
 use crate::api::{Class, Error, ErrorKind};
 use crate::shared::{Shared, StageCell};
 
+#[cfg(test)]
+pub(crate) use build::build_attempt;
 pub(crate) use build::{Built, Draft, Tip, body_of, build};
 pub(crate) use issue::Issuer;
 pub(crate) use release::{Notes, Releaser};
@@ -232,7 +234,7 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
     let record = NewRecord::system(stopped).about(shared.writer.incarnation);
     let outcome = shared.committer.enqueue(CommitRequest::single(record, ()), shared.answer_by()).await;
     shared.close();
-    shared.wait_tasks(PATIENCE).await;
+    let _ended = shared.wait_tasks(PATIENCE).await;
     crate::world::cpu(|| shared.ledger.flush_view()).map_err(crate::namespace::local)?;
     if let Err(error) = outcome {
         // The log needs no word of the stop: the next start finds its end as after a crash.

@@ -16,21 +16,23 @@ use crate::audit::{self, AuditLine, Event};
 use crate::config::EngineConfig;
 use crate::history::History;
 use crate::settle::SettleReport;
-use crate::shared::Shared;
+use crate::shared::{Ground, Shared};
+use crate::succession::Succession;
 use crate::world::{Clock, Entropy};
 use crate::{blob, commit, keyring, namespace, reconcile, settle, status};
 
 /// A running engine. Clones share it; it ends with [`Engine::shutdown`].
 #[derive(Debug, Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    line: Arc<Succession>,
 }
 
 #[expect(clippy::unused_async, reason = "one shape for all use cases: a caller awaits whether or not one of them asks a provider today")]
 impl Engine {
     /// Starts, which is to reconcile (PROTOCOL rules 5 to 11): claims the log, finds its end, carries the tail over, decides,
-    /// and only then serves. If too few domains answer to decide, the engine comes back read-only and serves nothing until it
-    /// is started again.
+    /// and only then serves. If too few domains answer to decide, the engine comes back read-only, serves nothing, and tries again
+    /// as domains come back. Later it supersedes itself, with a new incarnation, when domains fail or return so that its
+    /// commit blocks need another layout.
     ///
     /// # Errors
     /// `RefusedState` for a fork, a living foreign writer or acknowledged data that is missing; the message names sequences
@@ -43,8 +45,13 @@ impl Engine {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
-        let shared = Box::pin(reconcile::start(config, keys, fleet, ledger, clock, entropy)).await?;
-        Ok(Self { shared })
+        let ground = Ground::new(config, keys, fleet, ledger, clock, entropy);
+        let first = Box::pin(reconcile::start(ground)).await?;
+        Ok(Self { line: Succession::begin(first) })
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.line.current()
     }
 
     /// Finds the newest keyring that opens with `master` at any provider; `None` when every provider answered that it has none.
@@ -68,37 +75,37 @@ impl Engine {
 
     /// All tenants by name.
     pub async fn tenants(&self) -> Result<Vec<TenantInfo>, Error> {
-        namespace::tenants(&self.shared)
+        namespace::tenants(&self.shared())
     }
 
     /// Gives a name to one of the keyring's free tenant slots.
     pub async fn create_tenant(&self, name: &str) -> Result<TenantInfo, Error> {
-        namespace::create_tenant(&self.shared, name).await
+        namespace::create_tenant(&self.shared(), name).await
     }
 
     /// The tenant of this name.
     pub async fn tenant(&self, name: &str) -> Result<Option<TenantInfo>, Error> {
-        namespace::tenant(&self.shared, name)
+        namespace::tenant(&self.shared(), name)
     }
 
     /// Creates a bucket in the caller's tenant.
     pub async fn create_bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo, Error> {
-        namespace::create_bucket(&self.shared, caller, name).await
+        namespace::create_bucket(&self.shared(), caller, name).await
     }
 
     /// Deletes an empty bucket.
     pub async fn delete_bucket(&self, caller: &Caller, name: &str) -> Result<Seq, Error> {
-        namespace::delete_bucket(&self.shared, caller, name).await
+        namespace::delete_bucket(&self.shared(), caller, name).await
     }
 
     /// One bucket.
     pub async fn bucket(&self, caller: &Caller, name: &str) -> Result<BucketInfo, Error> {
-        namespace::bucket_info(&self.shared, caller.tenant, name)
+        namespace::bucket_info(&self.shared(), caller.tenant, name)
     }
 
     /// The tenant's buckets in name order.
     pub async fn list_buckets(&self, caller: &Caller) -> Result<Vec<BucketInfo>, Error> {
-        namespace::list_buckets(&self.shared, caller.tenant)
+        namespace::list_buckets(&self.shared(), caller.tenant)
     }
 
     /// Stores a blob; the outcome is final when this returns `Ok`.
@@ -110,17 +117,17 @@ impl Engine {
         options: PutOptions,
         body: BodyStream,
     ) -> Result<PutOutcome, Error> {
-        Box::pin(blob::put(&self.shared, caller, bucket, key, options, body)).await
+        Box::pin(blob::put(&self.shared(), caller, bucket, key, options, body)).await
     }
 
     /// What is stored under a key.
     pub async fn head_blob(&self, caller: &Caller, bucket: &str, key: &[u8], options: &GetOptions) -> Result<BlobInfo, Error> {
-        blob::head(&self.shared, caller, bucket, key, options).await
+        blob::head(&self.shared(), caller, bucket, key, options).await
     }
 
     /// Reads a blob or a range of it.
     pub async fn get_blob(&self, caller: &Caller, bucket: &str, key: &[u8], options: &GetOptions) -> Result<GetOutcome, Error> {
-        Box::pin(blob::get(&self.shared, caller, bucket, key, options)).await
+        Box::pin(blob::get(&self.shared(), caller, bucket, key, options)).await
     }
 
     /// Deletes the current version.
@@ -132,12 +139,12 @@ impl Engine {
         precondition: Precondition,
         idempotency: Option<Idempotency>,
     ) -> Result<Seq, Error> {
-        Box::pin(blob::delete(&self.shared, caller, bucket, key, precondition, idempotency)).await
+        Box::pin(blob::delete(&self.shared(), caller, bucket, key, precondition, idempotency)).await
     }
 
     /// One page of a bucket's keys.
     pub async fn list_blobs(&self, caller: &Caller, bucket: &str, options: &ListOptions) -> Result<ListPage, Error> {
-        blob::list(&self.shared, caller, bucket, options).await
+        blob::list(&self.shared(), caller, bucket, options).await
     }
 
     /// Makes an API key for a tenant; the token is in the answer and nowhere else.
@@ -149,90 +156,89 @@ impl Engine {
         scopes: Vec<String>,
         expires: Option<Timestamp>,
     ) -> Result<NewApiKey, Error> {
-        namespace::create_api_key(&self.shared, caller, tenant, name, scopes, expires).await
+        namespace::create_api_key(&self.shared(), caller, tenant, name, scopes, expires).await
     }
 
     /// Ends an API key.
     pub async fn revoke_api_key(&self, caller: &Caller, id: PrincipalId) -> Result<Seq, Error> {
-        namespace::revoke_api_key(&self.shared, caller, id).await
+        namespace::revoke_api_key(&self.shared(), caller, id).await
     }
 
     /// All API keys.
     pub async fn api_keys(&self) -> Result<Vec<ApiKeyInfo>, Error> {
-        namespace::api_keys(&self.shared)
+        namespace::api_keys(&self.shared())
     }
 
     /// The key behind a token, unless unknown, revoked or expired. Compares in constant time.
     pub fn authenticate(&self, token: &str) -> Option<ApiKeyInfo> {
-        namespace::authenticate(&self.shared, token)
+        namespace::authenticate(&self.shared(), token)
     }
 
     /// Notes in the audit log that somebody was turned away.
     pub fn record_denied(&self, caller: Option<&Caller>, what: &str) {
         let (tenant, principal) = caller.map_or((TenantId::SYSTEM, PrincipalId::NIL), |caller| (caller.tenant, caller.principal));
-        self.shared.audit.note(Event::AccessDenied { tenant, principal, what: what.chars().take(128).collect() });
+        self.shared().audit.note(Event::AccessDenied { tenant, principal, what: what.chars().take(128).collect() });
     }
 
     /// Waits until every released block is settled, at most for `timeout`.
     pub async fn settle_wait(&self, timeout: Duration) -> Result<SettleReport, Error> {
-        settle::wait(&self.shared, timeout).await
+        settle::wait(&self.shared(), timeout).await
     }
 
     /// State and counters.
     pub fn status(&self) -> Status {
-        status::status(&self.shared)
+        status::status(&self.shared())
     }
 
     /// Counts of the last two days, for the next run's [`EngineConfig::history`].
     pub fn history(&self) -> History {
-        status::last_day(&self.shared);
-        self.shared.recorder.history()
+        status::last_day(&self.shared());
+        self.shared().recorder.history()
     }
 
     /// The engine's share of the exit decision: set once it has stopped for good.
     pub fn stopped(&self) -> Option<String> {
-        status::stopped(&self.shared)
+        status::stopped(&self.shared())
     }
 
     /// Totals of the audit log.
     pub fn audit_totals(&self) -> Result<AuditTotals, Error> {
-        status::audit_totals(&self.shared)
+        status::audit_totals(&self.shared())
     }
 
     /// Public parts from leaf `from` on, each with its inclusion proof under the log's present root.
     pub async fn audit_export(&self, caller: &Caller, from: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
-        audit::export(&self.shared, caller, from, limit)
+        audit::export(&self.shared(), caller, from, limit)
     }
 
     /// The signed note over the released log (C2SP tlog-checkpoint).
     pub fn checkpoint(&self) -> Result<String, Error> {
-        audit::checkpoint(&self.shared)
+        audit::checkpoint(&self.shared())
     }
 
     /// The key that signed every manifest and checkpoint.
     pub fn log_public_key(&self) -> LogPublicKey {
-        self.shared.keys.identity.public()
+        self.shared().keys.identity.public()
     }
 
     /// Ends without a word, as a crash would: every task of this engine is aborted where it stands.
     pub fn abort(&self) {
-        self.shared.abort();
+        self.line.end();
+        self.shared().abort();
     }
 
     /// Why mutations are refused at present, for `status` and the operator's log; `None` while the engine serves everything.
     pub fn why_read_only(&self) -> Option<String> {
-        self.shared.check_writable().err().map(|refusal| refusal.message)
+        self.shared().check_writable().err().map(|refusal| refusal.message)
     }
 
     /// Stops taking work, waits for what was accepted, notes the stop in the log and ends background work.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        commit::shutdown(&self.shared).await
-    }
-}
-
-#[cfg(test)]
-impl Engine {
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        self.line.end();
+        let last = self.shared();
+        let outcome = commit::shutdown(&last).await;
+        // A successor that was under way ends here too.
+        last.ground.abort();
+        outcome
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
-//! - `claim`, `fence`, `reconcile`: who writes, and where the log ends.
+//! - `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
 //! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened.
 
 pub mod api;
@@ -24,6 +24,7 @@ mod engine;
 mod fence;
 mod history;
 mod keyring;
+mod layout;
 mod namespace;
 mod prober;
 mod read;
@@ -33,6 +34,7 @@ mod settle;
 mod shards;
 mod shared;
 mod status;
+mod succession;
 mod unjudged;
 mod upload;
 

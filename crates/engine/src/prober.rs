@@ -9,7 +9,7 @@ use diaspore_policy::ProviderId;
 use diaspore_provider::{Deadline, HealthState};
 use futures::future::join_all;
 
-use crate::shared::Shared;
+use crate::shared::{Ground, Shared};
 
 /// Pause between rounds; a round that finds nobody down sends nothing.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -26,13 +26,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = tokio::time::sleep(PAUSE) => {}
         }
         crate::status::last_day(&shared);
-        let is_down = |id: &ProviderId| shared.fleet.health(id).is_some_and(|health| health.state == HealthState::Down);
-        let down: Vec<ProviderId> = shared.fleet.providers().iter().map(|spec| spec.id.clone()).filter(is_down).collect();
-        let answers = join_all(down.iter().map(|id| shared.fleet.probe(id, Deadline::new(PATIENCE, PATIENCE)))).await;
-        for (provider, answer) in down.iter().zip(answers) {
-            if answer.is_ok() {
-                tracing::info!(%provider, "a provider is back");
-            }
+        round(&shared).await;
+    }
+}
+
+/// Asks every provider that is down once.
+pub(crate) async fn round(ground: &Ground) {
+    let is_down = |id: &ProviderId| ground.fleet.health(id).is_some_and(|health| health.state == HealthState::Down);
+    let down: Vec<ProviderId> = ground.fleet.providers().iter().map(|spec| spec.id.clone()).filter(is_down).collect();
+    let answers = join_all(down.iter().map(|id| ground.fleet.probe(id, Deadline::new(PATIENCE, PATIENCE)))).await;
+    for (provider, answer) in down.iter().zip(answers) {
+        if answer.is_ok() {
+            tracing::info!(%provider, "a provider is back");
         }
     }
 }

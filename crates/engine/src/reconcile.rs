@@ -12,41 +12,26 @@ use std::time::Duration;
 
 use diaspore_block::claim::Claim;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
-use diaspore_block::key::Keyring;
-use diaspore_block::name::Names;
-use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, Ledger, LedgerError};
+use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, LedgerError};
 use diaspore_policy::{FailureDomain, claim_quorum};
-use diaspore_provider::Fleet;
 
 use crate::api::{Error, ErrorKind};
-use crate::audit::AuditQueue;
 use crate::claim::lease::Leases;
 use crate::claim::{self, ClaimBook, Rank};
 use crate::commit::Committer;
-use crate::config::{EngineConfig, Mode};
+use crate::config::Mode;
 use crate::fence::Fence;
+use crate::layout::Layout;
 use crate::namespace::local;
-use crate::scatter::{commit_geometry, full_geometry};
 use crate::settle;
-use crate::shared::{Ground, Meters, Shared, Stage, StageCell, Writer};
-use crate::unjudged::Unjudged;
-use crate::world::{Clock, Entropy, cpu};
+use crate::shared::{Ground, Shared, Stage, StageCell, Writer};
+use crate::world::cpu;
 use chain::{Chain, Local, refused};
 use position::Evidence;
 use tail::End;
 
 /// The engine, in whatever stage the evidence allows.
-pub(crate) async fn start(
-    config: EngineConfig,
-    keys: Arc<Keyring>,
-    fleet: Fleet,
-    ledger: Ledger,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-) -> Result<Arc<Shared>, Error> {
-    let names = Names::new(&keys.name);
-    let (meters, audit) = (Meters::default(), AuditQueue::default());
-    let ground = Ground { config, keys, names, fleet, ledger, clock, entropy, meters, audit, unjudged: Unjudged::default() };
+pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
     if ground.config.mode == Mode::ReadOnly {
         return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
     }
@@ -59,10 +44,10 @@ pub(crate) async fn start(
 /// An engine without a writer.
 fn idle(ground: Ground, stage: Stage) -> Arc<Shared> {
     let writer = Writer { incarnation: IncarnationId::NIL, epoch: Epoch(0) };
-    assemble(ground, writer, Fence::none(), stage)
+    assemble(ground, (writer, None), Fence::none(), stage)
 }
 
-fn assemble(ground: Ground, writer: Writer, fence: Fence, stage: Stage) -> Arc<Shared> {
+fn assemble(ground: Ground, writer: (Writer, Option<Layout>), fence: Fence, stage: Stage) -> Arc<Shared> {
     let stage = StageCell::new(stage);
     let limits = ground.config.limits;
     let committer = Committer::new(limits.queue_bytes, limits.commit_bytes, stage.clone());
@@ -72,6 +57,7 @@ fn assemble(ground: Ground, writer: Writer, fence: Fence, stage: Stage) -> Arc<S
 /// What the claim phase gave.
 struct Claimed {
     rank: Rank,
+    layout: Layout,
     acknowledged: BTreeSet<FailureDomain>,
     quorum: usize,
     book: ClaimBook,
@@ -96,19 +82,15 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     let lost = declared_lost(ground)?;
     // Domains declared lost are no part of the provider set any more.
     let quorum = claim_quorum(ground.fleet.domains().difference(&lost).count());
-    let geometry = full_geometry(ground).ok_or_else(|| {
-        let domains = ground.fleet.domains().len();
-        Error::new(
-            ErrorKind::TooFewDomains,
-            format!(
-                "{domains} failure domains are configured, fewer than the policy needs; configure more or lower the replication factor"
-            ),
-        )
-    })?;
     let before = book.survey(ground, None).await;
     ground.unjudged.check()?;
     if before.answered.len() < quorum {
         return Ok(Err(before.too_few("listed their claims", quorum)));
+    }
+    let layout = Layout::choose(ground, &before.answered, quorum)?;
+    if !layout.full {
+        let (k, n) = (layout.geometry.k(), layout.geometry.n());
+        tracing::warn!(k, n, "too few domains answer for the full layout: commit blocks are written narrower");
     }
     let epoch = book.ranks().last().map_or(Epoch(1), |(epoch, _)| epoch.next());
     let incarnation = IncarnationId::draw(&mut ground.rng());
@@ -121,9 +103,9 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
         lease_ms: u64::from(profile.lease_ms),
         claim_quorum: u8::try_from(quorum).unwrap_or(u8::MAX),
         claims_seen: book.newest(),
-        providers: ground.fleet.providers().iter().map(|spec| spec.id.to_string()).collect(),
-        geometry,
-        k_floor: geometry.k(),
+        providers: members(ground, &layout),
+        geometry: layout.geometry,
+        k_floor: layout.geometry.k(),
         window: u32::from(profile.window),
     };
     let note = IncarnationNote { incarnation, epoch, started: claim.started, k_floor: claim.k_floor };
@@ -153,7 +135,13 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     }
     let rank = claim.rank();
     book.keep(claim);
-    Ok(Ok(Claimed { rank, acknowledged, quorum, book, disk_was_empty }))
+    Ok(Ok(Claimed { rank, layout, acknowledged, quorum, book, disk_was_empty }))
+}
+
+/// The providers that may hold commit blocks of this incarnation: all of them, unless it steps down.
+fn members(ground: &Ground, layout: &Layout) -> Vec<String> {
+    let specs = ground.fleet.providers().iter().filter(|spec| layout.full || layout.members.contains(&spec.domain));
+    specs.map(|spec| spec.id.to_string()).collect()
 }
 
 /// The newest incarnation whose decision this disk knows.
@@ -171,20 +159,26 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
     check_permission(&ground, &claimed, &chain)?;
-    let end = match tail::read(&ground, &evidence, &chain, have.map_or(Seq(0), |local| local.seq)).await? {
+    let end = match tail::read(&ground, &claimed.book, &evidence, &chain, have.map_or(Seq(0), |local| local.seq)).await? {
         Ok(end) => end,
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
     check_forks(&ground, &chain, &end)?;
     ground.unjudged.check()?;
-    if let Err(few) = commit_geometry(&ground) {
+    if let Err(few) = claimed.layout.check(&ground) {
         return too_few_to_decide(ground, &end, &few);
     }
     let writer = Writer { incarnation: claimed.rank.1, epoch: claimed.rank.0 };
     let lease = Duration::from_millis(u64::from(ground.config.profile.lease_ms));
     let fence = Fence::new(claimed.rank, claimed.acknowledged, claimed.quorum, lease, claimed.book);
-    let shared = assemble(ground, writer, fence, Stage::Starting);
-    let tip = match Box::pin(decide::decide(&shared, &evidence, &chain, end)).await {
+    let shared = assemble(ground, (writer, Some(claimed.layout)), fence, Stage::Starting);
+    let window = shared.config.profile.window;
+    let raised = raise(&shared, have, u64::from(window)).await;
+    let decided = match raised {
+        Ok(()) => Box::pin(decide::decide(&shared, &evidence, &chain, end)).await,
+        Err(error) => Err(error),
+    };
+    let tip = match decided {
         Ok(tip) => tip,
         Err(error) => {
             shared.close();
@@ -194,6 +188,15 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     settle::adopt(&shared)?;
     decide::serve(&shared, tip)?;
     Ok(shared)
+}
+
+/// The last blocks that the disk had applied when the process started must have their quorum, whoever applied them.
+async fn raise(shared: &Arc<Shared>, have: Option<Local>, window: u64) -> Result<(), Error> {
+    let Some(last) = have.map(|local| local.seq.0) else { return Ok(()) };
+    for seq in last.saturating_sub(window)..=last {
+        settle::raise(shared, Seq(seq)).await?;
+    }
+    Ok(())
 }
 
 /// With fewer than k + 1 domains nothing can be decided. A recovery still gives what can be read: the operator asked for it, and

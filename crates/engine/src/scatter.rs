@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::geometry::Geometry;
 use diaspore_block::id::Seq;
+use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::Placement;
-use diaspore_policy::{GeometryPlan, ProviderId, plan_geometry};
+use diaspore_ledger::BlockFacts;
+use diaspore_policy::ProviderId;
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, HealthState, ProviderError};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -63,57 +64,22 @@ impl ScatterHandle {
     }
 }
 
-/// Accounts that may hold shards under the policy, with their present health.
-pub(crate) fn seats(ground: &Ground) -> Vec<Seat> {
-    let admitted = ground.fleet.providers().iter().filter(|spec| ground.config.profile.admits(spec));
+/// Accounts that may hold shards of this block under the policy, with their present health. Commit blocks of an incarnation that
+/// stepped down stay within the domains that its claim names.
+pub(crate) fn seats(shared: &Shared, block: &BlockFacts) -> Vec<Seat> {
+    let own_log = block.kind != BlockKind::Bulk && block.incarnation == shared.writer.incarnation;
+    let narrow = shared.layout.as_ref().filter(|layout| own_log && !layout.full);
+    let admitted = shared.fleet.providers().iter().filter(|spec| shared.config.profile.admits(spec));
     admitted
+        .filter(|spec| narrow.is_none_or(|layout| layout.members.contains(&spec.domain)))
         .map(|spec| {
-            let health = ground.fleet.health(&spec.id);
+            let health = shared.fleet.health(&spec.id);
             let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && !health.full);
             let healthy = alive && health.is_some_and(|health| !health.lying);
             Seat { provider: spec.id.clone(), domain: spec.domain.clone(), weight: spec.weight, healthy, alive }
         })
         .filter(|seat| seat.weight > 0)
         .collect()
-}
-
-/// Domains in all and domains that answer.
-fn domain_counts(ground: &Ground) -> (usize, usize) {
-    let seats = seats(ground);
-    let up = |seat: &&Seat| ground.fleet.health(&seat.provider).is_some_and(|health| health.state != HealthState::Down);
-    let all: BTreeSet<_> = seats.iter().map(|seat| seat.domain.clone()).collect();
-    let healthy: BTreeSet<_> = seats.iter().filter(up).map(|seat| seat.domain.clone()).collect();
-    (all.len(), healthy.len())
-}
-
-/// What new bulk blocks get now.
-pub(crate) fn geometry_plan(ground: &Ground) -> Result<GeometryPlan, Error> {
-    let (all, healthy) = domain_counts(ground);
-    plan_geometry(&ground.config.profile, all, healthy).map_err(|few| Error::new(ErrorKind::TooFewDomains, few.to_string()))
-}
-
-/// The layout of commit blocks: the profile's full one, whatever is down.
-pub(crate) fn full_geometry(ground: &Ground) -> Option<Geometry> {
-    let (all, _) = domain_counts(ground);
-    let plan = plan_geometry(&ground.config.profile, all, all).ok()?;
-    Geometry::new(plan.k, plan.n).ok()
-}
-
-/// The same, unless so few domains answer that a commit block could not reach k + 1 (PROTOCOL rule 11).
-pub(crate) fn commit_geometry(ground: &Ground) -> Result<Geometry, Error> {
-    let (all, healthy) = domain_counts(ground);
-    let few = |message: String| Error::new(ErrorKind::TooFewDomains, message);
-    let plan = plan_geometry(&ground.config.profile, all, all).map_err(|error| few(error.to_string()))?;
-    if !plan.commit_possible(healthy) {
-        return Err(few(format!(
-            "not accepted: {healthy} of {all} failure domains answer; a commit needs k + 1 = {} of them (k = {}, n = {}); bring back {} more",
-            plan.full_k + 1,
-            plan.full_k,
-            plan.full_n,
-            usize::from(plan.full_k) + 1 - healthy
-        )));
-    }
-    Geometry::new(plan.full_k, plan.full_n).map_err(|error| Error::caused(ErrorKind::Internal, "geometry out of range", error))
 }
 
 /// Starts to scatter a block. `budget` is held as long as its buffers are.
@@ -124,7 +90,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, coded: Arc<Coded>, purpose: Purpose, b
         Purpose::Commit(seq) => Some(seq),
         Purpose::Bulk => None,
     };
-    let plan = Plan::draw(seats(shared), facts.geometry.n(), facts.id);
+    let plan = Plan::draw(seats(shared, &facts), facts.geometry.n(), facts.id);
     shared.settlement.open(Open::new(Arc::clone(&facts), seq, shared.clock.now()));
     let Some(plan) = plan else {
         let few =
@@ -260,7 +226,7 @@ impl Task {
         let failures = self.failures.entry(provider.clone()).or_default();
         *failures = failures.saturating_add(1);
         let failures = *failures;
-        self.plan.refresh(&seats(&self.shared));
+        self.plan.refresh(&seats(&self.shared, &self.coded.facts()));
         if let Some(spare) = self.plan.spare(shard) {
             self.put(puts, shard, spare, Duration::ZERO);
             return;
@@ -277,7 +243,7 @@ impl Task {
 
     /// Sends shards that are still on their way to spare domains too.
     fn hedge(&mut self, puts: &mut Puts) {
-        self.plan.refresh(&seats(&self.shared));
+        self.plan.refresh(&seats(&self.shared, &self.coded.facts()));
         for shard in 0..self.coded.facts().geometry.n() {
             if self.stored.contains_key(&shard) {
                 continue;

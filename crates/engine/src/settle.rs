@@ -6,11 +6,10 @@ mod open;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::Timestamp;
-use diaspore_policy::ProviderId;
+use diaspore_block::id::{Seq, Timestamp};
 use tokio::time::Instant;
 
-use crate::api::Error;
+use crate::api::{Error, ErrorKind};
 use crate::config::Fatal;
 use crate::namespace::local;
 use crate::scatter::placements_of;
@@ -65,23 +64,34 @@ pub(crate) async fn wait(shared: &Arc<Shared>, limit: Duration) -> Result<Settle
 pub(crate) fn adopt(shared: &Shared) -> Result<(), Error> {
     let view = shared.ledger.snapshot().map_err(local)?;
     for entry in view.unsettled(MAX_OPEN).map_err(local)? {
-        let mut open = Open::new(Arc::new(entry.facts), Some(entry.seq), entry.time);
-        open.busy = false;
-        open.applied = true;
-        for placement in &open.facts.placements {
-            let Ok(provider) = ProviderId::new(&placement.provider) else { continue };
-            if placement.acked {
-                open.stored.insert(placement.shard, provider);
-            } else {
-                open.tried.push((placement.shard, provider));
-            }
-        }
-        if !shared.settlement.knows(open.facts.id) {
-            shared.settlement.open(open);
+        if shared.settlement.get(entry.facts.id).is_none() {
+            shared.settlement.open(Open::known(entry.facts, entry.seq, entry.time));
         }
     }
     shared.settlement.released(view.applied_seq().map_err(local)?);
     Ok(())
+}
+
+/// Puts a block of the ledger on k + 1 domains if it is not known to be there: a recovery that could not decide may have applied
+/// the end of the log from k shards, and what is built on must not hang on one of them (PROTOCOL rule 10).
+pub(crate) async fn raise(shared: &Arc<Shared>, seq: Seq) -> Result<(), Error> {
+    let entry = shared.ledger.snapshot().and_then(|view| view.commit_block(seq)).map_err(local)?;
+    let Some(block) = entry.map(|entry| Open::known(entry.facts, seq, entry.time)).filter(|block| !block.has_quorum()) else {
+        return Ok(());
+    };
+    let (id, needed) = (block.facts.id, u32::from(block.facts.geometry.k()) + 1);
+    shared.settlement.open(block.clone());
+    let healed = Box::pin(heal::heal(shared, &block)).await;
+    if shared.settlement.get(id).is_none_or(|block| block.has_quorum()) {
+        return Ok(());
+    }
+    let why = healed.err().unwrap_or_else(|| "too few took a shard".to_owned());
+    Err(Error::new(
+        ErrorKind::TooFewDomains,
+        format!(
+            "sequence {seq} must lie on k + 1 = {needed} failure domains before anything is built on it: {why}; bring more providers back"
+        ),
+    ))
 }
 
 /// The background task: notes what settled, repairs what is due, keeps the view flushed.

@@ -23,27 +23,86 @@ use crate::commit::Committer;
 use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
 use crate::history::Recorder;
+use crate::layout::Layout;
 use crate::namespace::KeyLocks;
 use crate::settle::Settlement;
 use crate::unjudged::Unjudged;
 use crate::world::{Clock, Draw, Entropy};
 
-/// What exists before anybody may write: the start and its reads work on this alone.
+/// What exists before anybody may write: the start and its reads work on this alone. Clones share everything that counts.
+#[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) config: EngineConfig,
     pub(crate) keys: Arc<Keyring>,
-    pub(crate) names: Names,
+    pub(crate) names: Arc<Names>,
     pub(crate) fleet: Fleet,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) meters: Meters,
-    pub(crate) audit: AuditQueue,
+    pub(crate) meters: Arc<Meters>,
+    /// Counters by the time of day.
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) audit: Arc<AuditQueue>,
     /// What this build met at a provider and cannot judge.
-    pub(crate) unjudged: Unjudged,
+    pub(crate) unjudged: Arc<Unjudged>,
+    /// What to abort; none once the engine was aborted.
+    running: Arc<Mutex<Option<Vec<AbortHandle>>>>,
+    started: tokio::time::Instant,
 }
 
 impl Ground {
+    /// The ground of one process.
+    pub(crate) fn new(
+        config: EngineConfig,
+        keys: Arc<Keyring>,
+        fleet: Fleet,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let recorder = Arc::new(Recorder::new(config.history.clone()));
+        Self {
+            config,
+            names: Arc::new(Names::new(&keys.name)),
+            keys,
+            fleet,
+            ledger,
+            clock,
+            entropy,
+            meters: Arc::default(),
+            recorder,
+            audit: Arc::default(),
+            unjudged: Arc::default(),
+            running: Arc::new(Mutex::new(Some(Vec::new()))),
+            started: tokio::time::Instant::now(),
+        }
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Lets [`Ground::abort`] end a task; it is aborted at once when that was called already.
+    pub(crate) fn register(&self, task: AbortHandle) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(handles) = running.as_mut() else {
+            task.abort();
+            return;
+        };
+        if handles.len() >= 64 && handles.len().is_power_of_two() {
+            handles.retain(|handle| !handle.is_finished());
+        }
+        handles.push(task);
+    }
+
+    /// Ends every task where it stands and lets none run any more.
+    pub(crate) fn abort(&self) {
+        let handles = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for handle in handles.into_iter().flatten() {
+            handle.abort();
+        }
+    }
+
     /// A generator over the engine's entropy.
     pub(crate) fn rng(&self) -> Draw<'_> {
         Draw(self.entropy.as_ref())
@@ -143,6 +202,8 @@ impl StageCell {
 pub(crate) struct Shared {
     pub(crate) ground: Ground,
     pub(crate) writer: Writer,
+    /// How its commit blocks are laid out; none for an engine that does not write.
+    pub(crate) layout: Option<Layout>,
     pub(crate) fence: Fence,
     pub(crate) committer: Committer,
     pub(crate) settlement: Settlement,
@@ -154,17 +215,12 @@ pub(crate) struct Shared {
     /// One permit per byte of download buffers.
     pub(crate) read_bytes: Arc<Semaphore>,
     pub(crate) bulk_counter: AtomicU64,
-    /// Counters by the time of day.
-    pub(crate) recorder: Recorder,
     /// What the data path keeps between requests.
     pub(crate) data: DataPath,
     pub(crate) stage: StageCell,
     /// Background tasks end when it turns true.
     pub(crate) closing: watch::Sender<bool>,
     tasks: TaskTracker,
-    /// What to abort; none once the engine was aborted.
-    running: Mutex<Option<Vec<AbortHandle>>>,
-    started: tokio::time::Instant,
 }
 
 impl Deref for Shared {
@@ -183,12 +239,18 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     /// Puts the parts together in `stage`.
-    pub(crate) fn new(ground: Ground, writer: Writer, fence: Fence, committer: Committer, stage: StageCell) -> Self {
+    pub(crate) fn new(
+        ground: Ground,
+        (writer, layout): (Writer, Option<Layout>),
+        fence: Fence,
+        committer: Committer,
+        stage: StageCell,
+    ) -> Self {
         let limits = ground.config.limits;
-        let recorder = Recorder::new(ground.config.history.clone());
         Self {
             ground,
             writer,
+            layout,
             fence,
             committer,
             settlement: Settlement::default(),
@@ -197,18 +259,11 @@ impl Shared {
             commit_buffers: Arc::new(Semaphore::new(commit_buffer_bytes(&limits))),
             read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),
             bulk_counter: AtomicU64::new(0),
-            recorder,
             data: DataPath::new(&limits),
             stage,
             closing: watch::Sender::new(false),
             tasks: TaskTracker::new(),
-            running: Mutex::new(Some(Vec::new())),
-            started: tokio::time::Instant::now(),
         }
-    }
-
-    pub(crate) fn uptime(&self) -> Duration {
-        self.started.elapsed()
     }
 
     /// When a request that comes now has to be answered.
@@ -218,29 +273,30 @@ impl Shared {
 
     /// Runs a task of this engine; shutting down waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(handles) = running.as_mut() else { return };
-        if handles.len() >= 64 && handles.len().is_power_of_two() {
-            handles.retain(|handle| !handle.is_finished());
-        }
-        handles.push(self.tasks.spawn(task).abort_handle());
+        self.register(self.tasks.spawn(task).abort_handle());
     }
 
     /// Ends every task of this engine where it stands and starts none any more: what a crash does.
     pub(crate) fn abort(&self) {
         self.stage.set(Stage::Closed);
-        let handles = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for handle in handles.into_iter().flatten() {
-            handle.abort();
-        }
+        self.ground.abort();
     }
 
-    /// Waits, at most for `limit`, until no task of this engine runs.
-    pub(crate) async fn wait_tasks(&self, limit: Duration) {
+    /// Makes way for a successor in the same process: takes nothing new, leaves what is in flight to it, and goes on serving reads
+    /// of what was released.
+    pub(crate) fn step_aside(&self, why: &str) {
+        self.stage.set(Stage::ReadOnly(why.to_owned()));
+        self.closing.send_replace(true);
+    }
+
+    /// Waits, at most for `limit`, until no task of this engine runs; whether that came about.
+    pub(crate) async fn wait_tasks(&self, limit: Duration) -> bool {
         self.tasks.close();
-        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+        let ended = tokio::time::timeout(limit, self.tasks.wait()).await.is_ok();
+        if !ended {
             tracing::warn!(tasks = self.tasks.len(), "tasks of the engine did not end in time");
         }
+        ended
     }
 
     /// Refuses mutations unless the engine serves them.

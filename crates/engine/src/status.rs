@@ -8,6 +8,7 @@ use diaspore_provider::{Counters, HealthState};
 
 use crate::api::{AuditTotals, Error, ProviderStatus, Status};
 use crate::history::Counts;
+use crate::layout;
 use crate::namespace::{local, view};
 use crate::shared::{Meters, Shared, Stage};
 
@@ -92,9 +93,13 @@ fn fleet(shared: &Shared, status: &mut Status) {
         let now = plan_geometry(&shared.config.profile, status.domains, status.healthy_domains);
         (status.k, status.n) = now.map_or((full.k, full.n), |now| (now.k, now.n));
         status.restart_survives_down = usize::from(full.restart_tolerates_down());
-        if !full.commit_possible(status.healthy_domains) {
-            let (healthy, all, needed) = (status.healthy_domains, status.domains, full.quorum());
-            status.writes_refused.get_or_insert_with(|| format!("{healthy} of {all} failure domains healthy, {needed} needed"));
+    }
+    if let Some(layout) = &shared.layout {
+        status.restart_survives_down = usize::from(layout.geometry.k().saturating_sub(1));
+        let up = layout::healthy(shared);
+        if !layout.is_served_by(&up) {
+            let (healthy, of, needed) = (layout.members.intersection(&up).count(), layout.members.len(), layout.geometry.k() + 1);
+            status.writes_refused.get_or_insert_with(|| format!("{healthy} of {of} failure domains healthy, {needed} needed"));
         }
     }
     let (mut latency, mut measured) = (0.0, 0.0);

@@ -34,9 +34,15 @@ impl GeometryPlan {
         self.k + 1
     }
 
-    /// Whether commit blocks, which keep the full layout, can reach their k + 1 with so many healthy domains.
+    /// Whether commit blocks of the full layout can reach their k + 1 with so many healthy domains.
     pub fn commit_possible(self, healthy_domains: usize) -> bool {
         healthy_domains > usize::from(self.full_k)
+    }
+
+    /// (k, n) of the commit blocks of an incarnation that begins with so many healthy domains: the full layout as long as k + 1 of
+    /// them can acknowledge it, else this one (PROTOCOL rule 11: going below the k floor takes a new incarnation).
+    pub fn commit_layout(self, healthy_domains: usize) -> (u8, u8) {
+        if self.commit_possible(healthy_domains) { (self.full_k, self.full_n) } else { (self.k, self.n) }
     }
 
     /// Domains that may be down while a restart can still decide the end of the log on its own: u <= k floor - 1 (PROTOCOL rule 11).

@@ -164,10 +164,11 @@ impl Default for Profile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltInProfiles(BTreeMap<String, Profile>);
 
-const EMBEDDED: [(&str, &str); 5] = [
+const EMBEDDED: [(&str, &str); 6] = [
     ("default", include_str!("../../../policy/default.toml")),
     ("high-write", include_str!("../../../policy/high-write.toml")),
     ("low-memory", include_str!("../../../policy/low-memory.toml")),
+    ("low-overhead", include_str!("../../../policy/low-overhead.toml")),
     ("max-durability", include_str!("../../../policy/max-durability.toml")),
     ("quickstart", include_str!("../../../policy/quickstart.toml")),
 ];

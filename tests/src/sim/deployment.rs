@@ -8,7 +8,7 @@ use diaspore_block::key::Keyring;
 use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, Error};
 use diaspore_engine::config::{EngineConfig, Mode};
-use diaspore_engine::world::{Entropy, RuntimeClock, SeededEntropy};
+use diaspore_engine::world::{Clock, Entropy, RuntimeClock, SeededEntropy};
 use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{BuiltInProfiles, Profile, ProviderId, ProviderSpec};
 use diaspore_provider::{Fleet, FleetOptions};
@@ -47,7 +47,7 @@ pub struct Deployment {
     remembered_empty: bool,
     /// Nothing on it yet, or a recovery that did not end.
     disk_empty: bool,
-    clock: Arc<RuntimeClock>,
+    clock: Arc<dyn Clock>,
     entropy: Arc<SeededEntropy>,
 }
 
@@ -151,6 +151,11 @@ impl Deployment {
     /// A copy of the disk as it is, as somebody might start it elsewhere.
     pub fn copy_disk(&self) -> MemoryMedium {
         self.disk.snapshot()
+    }
+
+    /// Engines that start from now on read this clock.
+    pub fn set_clock(&mut self, clock: Arc<dyn Clock>) {
+        self.clock = clock;
     }
 
     /// All providers behave from now on.

@@ -118,8 +118,14 @@ pub(crate) struct Built {
     log: LogHead,
 }
 
-/// Seals, codes and signs at the tip, and moves the tip behind it. On an error the tip must be thrown away.
+/// Seals, codes and signs at the tip, and moves the tip behind it. On an error the tip must be thrown away. A writer never codes a
+/// position twice: another layout takes another incarnation.
 pub(crate) fn build(ground: &Ground, writer: Writer, tip: &mut Tip, draft: Draft) -> Result<Built, Error> {
+    build_attempt(ground, writer, tip, draft, Attempt(0))
+}
+
+/// The same under any attempt, as the format allows and every reader expects.
+pub(crate) fn build_attempt(ground: &Ground, writer: Writer, tip: &mut Tip, draft: Draft, attempt: Attempt) -> Result<Built, Error> {
     let Draft { kind, body, geometry, acked_through, settled_through } = draft;
     let position = BlockPosition {
         deployment: ground.deployment(),
@@ -127,7 +133,7 @@ pub(crate) fn build(ground: &Ground, writer: Writer, tip: &mut Tip, draft: Draft
         kind,
         incarnation: writer.incarnation,
         counter: tip.counter,
-        attempt: Attempt(0),
+        attempt,
     };
     let (sealed, first_len) = body.seal(&position, &ground.keys, max_payload(geometry.k()), &mut ground.rng()).map_err(refused)?;
     for leaf in body.leaves() {

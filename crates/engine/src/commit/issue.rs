@@ -16,6 +16,7 @@ use super::{Draft, Inbox, Queued, Tip, Waiter, build, window_full};
 use crate::api::{Error, ErrorKind};
 use crate::audit;
 use crate::config::Fatal;
+use crate::layout;
 use crate::scatter::{self, Purpose};
 use crate::shared::{Meters, Shared, commit_buffer_bytes};
 use crate::world::cpu;
@@ -113,7 +114,7 @@ impl Issuer {
     }
 
     fn width(&self) -> u8 {
-        scatter::full_geometry(&self.shared).map_or(1, diaspore_block::geometry::Geometry::n)
+        self.shared.layout.as_ref().map_or(1, |layout| layout.geometry.n())
     }
 
     /// Makes one block of what waits and sends it on its way.
@@ -125,7 +126,7 @@ impl Issuer {
             pending.audit_due = None;
             return true;
         }
-        let geometry = match scatter::commit_geometry(&self.shared) {
+        let geometry = match layout::of_commit_blocks(&self.shared) {
             Ok(geometry) => geometry,
             Err(refusal) => {
                 // Before sealing, so this is definite.

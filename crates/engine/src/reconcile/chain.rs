@@ -1,16 +1,18 @@
 //! From the newest incarnation that decided back to what the ledger holds (PROTOCOL rules 7 and 10).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{Decision, Private};
+use diaspore_policy::FailureDomain;
+use futures::future::join_all;
 
 use super::position::{Care, Evidence, Found, Subject, Verdict};
 use crate::api::{Error, ErrorKind};
 use crate::claim::{ClaimBook, Rank};
-use crate::scatter::full_geometry;
+use crate::layout;
 use crate::shared::Ground;
 
 /// Where the ledger stands.
@@ -31,6 +33,8 @@ pub(super) struct Stretch {
     pub(super) through: Option<Seq>,
     /// Sequence minus counter, the same for all its blocks.
     pub(super) base: u64,
+    /// Its blocks below this sequence are copies of what this predecessor wrote.
+    pub(super) carried: Option<(Rank, Seq)>,
 }
 
 /// The chain as far as it matters.
@@ -49,8 +53,14 @@ struct Start {
     /// Sequence of its first block.
     first: Seq,
     decision: Decision,
-    /// Decisions of predecessors that it carried over, oldest first: their own copies need not be readable any more.
-    carried: Vec<Decision>,
+    /// Decisions of predecessors that it carried over: their own copies need not be readable any more.
+    carried: BTreeMap<IncarnationId, Decision>,
+}
+
+impl Start {
+    fn carried(&self) -> Option<(Rank, Seq)> {
+        self.decision.predecessor.map(|(incarnation, epoch)| ((epoch, incarnation), self.decision.last_valid.next()))
+    }
 }
 
 /// How an incarnation begins.
@@ -66,20 +76,22 @@ pub(super) type Outcome<T> = Result<Result<T, String>, Error>;
 /// Reads claims as judgement needs them.
 pub(super) async fn subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Option<Subject> {
     if let Some(claim) = book.fetch(ground, rank).await {
-        let known: BTreeSet<&str> = ground.fleet.providers().iter().map(|spec| spec.id.as_str()).collect();
-        let gone = claim.providers.iter().filter(|name| !known.contains(name.as_str()));
+        let named = |name: &String| {
+            let spec = ground.fleet.providers().iter().find(|spec| spec.id.as_str() == name);
+            spec.map_or_else(|| FailureDomain::new(name), |spec| spec.domain.clone())
+        };
         return Some(Subject {
             incarnation: rank.1,
             k_floor: claim.k_floor,
             usual_k: claim.geometry.k(),
             window: u64::from(claim.window),
-            unknown: gone.map(|name| diaspore_policy::FailureDomain::new(name)).collect(),
+            homes: Some(claim.providers.iter().map(named).collect()),
         });
     }
     let notes = ground.ledger.snapshot().and_then(|view| view.incarnations()).ok()?;
     let note = notes.into_iter().find(|note| note.incarnation == rank.1)?;
     let window = u64::from(ground.config.profile.window);
-    Some(Subject { incarnation: rank.1, k_floor: note.k_floor, usual_k: note.k_floor, window, unknown: BTreeSet::new() })
+    Some(Subject { incarnation: rank.1, k_floor: note.k_floor, usual_k: note.k_floor, window, homes: None })
 }
 
 /// The same for an incarnation below a decision, whose claim may have been pruned (PROTOCOL rule 5).
@@ -91,9 +103,9 @@ async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subje
     known.unwrap_or_else(|| Subject {
         incarnation: rank.1,
         k_floor: 1,
-        usual_k: full_geometry(ground).map_or(1, Geometry::k),
+        usual_k: layout::full(ground).map_or(1, Geometry::k),
         window: u64::from(ground.config.profile.window),
-        unknown: BTreeSet::new(),
+        homes: None,
     })
 }
 
@@ -111,7 +123,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         if let Some(local) = at_home {
             chain.ruling = Some(rank);
             let base = local.seq.0.saturating_sub(local.counter.0);
-            chain.stretches.push(Stretch { subject, from: local.counter.next(), through: None, base });
+            chain.stretches.push(Stretch { subject, from: local.counter.next(), through: None, base, carried: None });
             return Ok(Ok(chain));
         }
         match beginning(ground, evidence, &subject).await? {
@@ -146,11 +158,12 @@ async fn walk_back(
 ) -> Outcome<Chain> {
     let have = local.map_or(Seq(0), |local| local.seq);
     let (mut subject, start) = newest;
+    let mut copies = start.carried();
     let Start { mut first, mut decision, mut carried } = *start;
     let mut through = None;
     loop {
         let from = Counter(have.0.saturating_add(1).saturating_sub(first.0));
-        chain.stretches.insert(0, Stretch { subject, from, through, base: first.0 });
+        chain.stretches.insert(0, Stretch { subject, from, through, base: first.0, carried: copies });
         // Back to the writer of the block before `first`.
         subject = loop {
             let Some((predecessor, epoch)) = decision.predecessor else {
@@ -167,7 +180,7 @@ async fn walk_back(
             let last_valid = decision.last_valid;
             // A decision that was carried over need not be readable where it was first written. Its word on where its predecessor
             // ends counts even when the ledger has all blocks before it.
-            let start = match carried.pop() {
+            let start = match carried.remove(&predecessor) {
                 Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: std::mem::take(&mut carried) },
                 None if complete => return Ok(Ok(chain)),
                 None => match Box::pin(beginning_of(ground, book, evidence, (epoch, predecessor))).await? {
@@ -180,13 +193,14 @@ async fn walk_back(
                     Beginning::Undetermined(why) => return Ok(Err(why)),
                 },
             };
+            let (begins, next_copies) = (start.first, start.carried());
             (decision, carried) = (start.decision, start.carried);
             // Whatever stands at `first` and behind it is there in the successor's blocks.
-            if start.first < first && !complete {
+            if begins < first && !complete {
                 let next = decided_subject(ground, book, (epoch, predecessor)).await;
                 ground.unjudged.check()?;
                 through = Some(Seq(first.0.saturating_sub(1)));
-                first = start.first;
+                (first, copies) = (begins, next_copies);
                 break next;
             }
         };
@@ -224,40 +238,94 @@ async fn join_local(
     if local.seq < end {
         let subject = decided_subject(ground, book, (epoch, local.incarnation)).await;
         let base = local.seq.0.saturating_sub(local.counter.0);
-        chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base });
+        chain.stretches.insert(0, Stretch { subject, from: local.counter.next(), through: Some(end), base, carried: None });
     }
     Ok(chain)
 }
 
-/// Reads an incarnation's first blocks up to its decision: carried ones, then the decision itself.
-async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> Result<Beginning, Error> {
-    let mut first = None;
-    let mut carried = Vec::new();
-    let mut counter = Counter(0);
-    loop {
-        match evidence.judge(ground, subject, counter, Care::Replay).await? {
-            Verdict::Readable(found) => {
-                let first = *first.get_or_insert(found.seq());
-                let decision = decision_in(ground, &found)?;
-                if found.manifest.position.kind == BlockKind::Decision {
-                    return match decision {
-                        Some(decision) => Ok(Beginning::Decided(Box::new(Start { first, decision, carried }))),
-                        None => Err(refused(format!("decision block {} carries no decision", found.seq()))),
-                    };
-                }
-                carried.extend(decision);
-            }
-            Verdict::Unacknowledged { .. } => return Ok(Beginning::PassedOver),
-            Verdict::Undetermined { why, .. } => return Ok(Beginning::Undetermined(why)),
+/// The block at `seq` as a predecessor of the stretch wrote it, when the copy that was carried over cannot be read: the record
+/// lists are identical.
+pub(super) async fn older_copy(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    stretch: &Stretch,
+    seq: Seq,
+) -> Result<Option<Found>, Error> {
+    let mut carried = stretch.carried;
+    while let Some((rank, _)) = carried.filter(|(_, below)| seq < *below) {
+        let subject = decided_subject(ground, book, rank).await;
+        let Beginning::Decided(start) = beginning(ground, evidence, &subject).await? else { return Ok(None) };
+        if let Some(counter) = seq.0.checked_sub(start.first.0)
+            && let Verdict::Readable(found) = evidence.judge(ground, &subject, Counter(counter), Care::Tail).await?
+        {
+            tracing::info!(%seq, "the carried-over copy of a block cannot be read; its first copy stands in");
+            return Ok(Some(*found));
         }
-        counter = counter.next();
+        carried = start.carried();
+    }
+    Ok(None)
+}
+
+/// Reads an incarnation's first blocks up to its decision: carried ones, then the decision itself. It exists from the moment its
+/// decision is readable, whatever became of the copies before it, of which there are at most a window.
+async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> Result<Beginning, Error> {
+    let mut start = Reading { carried: BTreeMap::new(), gap: None };
+    for counter in (0..=subject.window).map(Counter) {
+        let verdict = evidence.judge(ground, subject, counter, Care::Replay).await?;
+        let is_readable = matches!(verdict, Verdict::Readable(_));
+        if let Some(decided) = start.take(ground, counter, verdict)? {
+            return Ok(decided);
+        }
+        if is_readable {
+            continue;
+        }
+        let rest = (counter.0 + 1..=subject.window).map(Counter);
+        let verdicts = rest.map(async |counter| (counter, evidence.judge(ground, subject, counter, Care::Replay).await));
+        for (counter, verdict) in join_all(verdicts).await {
+            if let Some(decided) = start.take(ground, counter, verdict?)? {
+                return Ok(decided);
+            }
+        }
+        break;
+    }
+    Ok(start.gap.map_or(Beginning::PassedOver, Beginning::Undetermined))
+}
+
+/// The first blocks of an incarnation as they are read, in order.
+struct Reading {
+    carried: BTreeMap<IncarnationId, Decision>,
+    /// What keeps the absence of a decision from being certain.
+    gap: Option<String>,
+}
+
+impl Reading {
+    fn take(&mut self, ground: &Ground, counter: Counter, verdict: Verdict) -> Result<Option<Beginning>, Error> {
+        match verdict {
+            Verdict::Readable(found) if found.manifest.position.kind == BlockKind::Decision => {
+                let Some((_, decision)) = decision_in(ground, &found)? else {
+                    return Err(refused(format!("decision block {} carries no decision", found.seq())));
+                };
+                let first = Seq(found.seq().0.saturating_sub(counter.0));
+                let carried = std::mem::take(&mut self.carried);
+                return Ok(Some(Beginning::Decided(Box::new(Start { first, decision, carried }))));
+            }
+            Verdict::Readable(found) => self.carried.extend(decision_in(ground, &found)?),
+            Verdict::Unacknowledged { .. } => (),
+            Verdict::Undetermined { why, .. } => drop(self.gap.get_or_insert(why)),
+        }
+        Ok(None)
     }
 }
 
-fn decision_in(ground: &Ground, found: &Found) -> Result<Option<Decision>, Error> {
-    Ok(found.records(ground)?.into_iter().find_map(|record| match record.into_parts().2 {
-        Private::Decision(decision) => Some(decision),
-        _ => None,
+/// The decision among a block's records, and whose it is.
+fn decision_in(ground: &Ground, found: &Found) -> Result<Option<(IncarnationId, Decision)>, Error> {
+    Ok(found.records(ground)?.into_iter().find_map(|record| {
+        let writer = IncarnationId::from_bytes(*record.subject().as_bytes());
+        match record.into_parts().2 {
+            Private::Decision(decision) => Some((writer, decision)),
+            _ => None,
+        }
     }))
 }
 

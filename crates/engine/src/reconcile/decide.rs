@@ -18,6 +18,7 @@ use super::tail::End;
 use crate::api::{Error, ErrorKind};
 use crate::commit::{Built, Draft, Issuer, NewRecord, Notes, Releaser, Tip, body_of, build};
 use crate::config::Fatal;
+use crate::layout;
 use crate::namespace::local;
 use crate::scatter::{self, Purpose};
 use crate::settle;
@@ -29,7 +30,7 @@ const QUORUM_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Publishes the decision and brings the ledger up to it. Gives the tip behind it.
 pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Chain, mut end: End) -> Result<Tip, Error> {
-    let geometry = scatter::commit_geometry(shared)?;
+    let geometry = layout::of_commit_blocks(shared)?;
     let weak = first_weak(shared, &mut end.pending).await;
     shared.unjudged.check()?;
     let carried = end.pending.split_off(weak);
@@ -74,7 +75,8 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
         cpu(|| shared.ledger.apply(&block)).map_err(local)?;
         shared.settlement.released(block.seq);
     }
-    drop_rest(shared, evidence, chain, carried.first().map_or(end.next_counter, Found::counter))?;
+    let ruling = chain.stretches.last().map_or(0, |stretch| stretch.base);
+    drop_rest(shared, evidence, chain, carried.first().map_or(end.next_counter, |found| Counter(found.seq().0.saturating_sub(ruling))))?;
     Ok(tip)
 }
 

@@ -27,8 +27,17 @@ pub(super) struct Subject {
     /// The k it used as a rule: how many shards a replay asks for at first.
     pub(super) usual_k: u8,
     pub(super) window: u64,
-    /// Domains its claim names that are not configured any more: they do not answer.
-    pub(super) unknown: BTreeSet<FailureDomain>,
+    /// Domains that may hold its commit blocks, as its claim names them; all configured ones when the claim is not at hand.
+    pub(super) homes: Option<BTreeSet<FailureDomain>>,
+}
+
+impl Subject {
+    /// Domains that may hold a shard and do not say: a home that is not configured any more does not answer either.
+    fn silent<'a>(&'a self, ground: &Ground, survey: &'a Survey) -> BTreeSet<&'a FailureDomain> {
+        let Some(homes) = &self.homes else { return survey.silent.iter().collect() };
+        let known = ground.fleet.domains();
+        homes.iter().filter(|home| survey.silent.contains(*home) || !known.contains(*home)).collect()
+    }
 }
 
 /// A block of the log whose content is at hand.
@@ -48,10 +57,6 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn seq(&self) -> Seq {
         self.manifest.log.seq
-    }
-
-    pub(super) fn counter(&self) -> Counter {
-        self.manifest.position.counter
     }
 
     /// The records and chunks it carries.
@@ -210,7 +215,7 @@ impl Evidence {
                 visible = true;
                 acked_through = acked_through.max(sighting.header.manifest().log.acked_through);
             }
-            let silent: BTreeSet<&FailureDomain> = survey.silent.iter().chain(&subject.unknown).collect();
+            let silent = subject.silent(ground, &survey);
             let counted = Count {
                 seen: survey.domains().len(),
                 silent: silent.len(),

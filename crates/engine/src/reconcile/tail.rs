@@ -6,9 +6,10 @@ use diaspore_block::id::{Counter, Seq};
 use diaspore_ledger::LedgerError;
 use futures::stream::{self, StreamExt};
 
-use super::chain::{Chain, Outcome, Stretch, refused};
+use super::chain::{Chain, Outcome, Stretch, older_copy, refused};
 use super::position::{Care, Evidence, Found, Verdict};
 use crate::api::Error;
+use crate::claim::ClaimBook;
 use crate::namespace::local;
 use crate::shared::Ground;
 use crate::world::cpu;
@@ -31,15 +32,15 @@ pub(super) struct End {
 
 /// Replays what the ledger lacks and finds the end. Released blocks are applied as they come; the last window waits for the
 /// decision.
-pub(super) async fn read(ground: &Ground, evidence: &Evidence, chain: &Chain, have: Seq) -> Outcome<End> {
+pub(super) async fn read(ground: &Ground, book: &ClaimBook, evidence: &Evidence, chain: &Chain, have: Seq) -> Outcome<End> {
     let mut marks = Seq(0);
     let Some((ruling, older)) = chain.stretches.split_last() else {
         return Ok(Ok(End { last: have, ..End::default() }));
     };
     for stretch in older {
-        replay_closed(ground, evidence, stretch, &mut marks).await?;
+        replay_closed(ground, book, evidence, stretch, &mut marks).await?;
     }
-    let (mut pending, next) = match replay_open(ground, evidence, ruling, &mut marks).await? {
+    let (mut pending, next) = match replay_open(ground, book, evidence, ruling, &mut marks).await? {
         Ok(read) => read,
         Err(why) => return Ok(Err(why)),
     };
@@ -64,7 +65,7 @@ fn applied(ground: &Ground) -> Result<Seq, Error> {
 }
 
 /// A stretch whose end was decided: every block must be there.
-async fn replay_closed(ground: &Ground, evidence: &Evidence, stretch: &Stretch, marks: &mut Seq) -> Result<(), Error> {
+async fn replay_closed(ground: &Ground, book: &ClaimBook, evidence: &Evidence, stretch: &Stretch, marks: &mut Seq) -> Result<(), Error> {
     let Some(through) = stretch.through else { return Ok(()) };
     let last = through.0.saturating_sub(stretch.base);
     let verdicts = stream::iter(stretch.from.0..=last)
@@ -74,7 +75,7 @@ async fn replay_closed(ground: &Ground, evidence: &Evidence, stretch: &Stretch, 
     let mut counter = stretch.from;
     while let Some(verdict) = verdicts.next().await {
         let seq = stretch.base.saturating_add(counter.0);
-        match verdict? {
+        match or_older_copy(ground, book, evidence, stretch, counter, verdict?).await? {
             Verdict::Readable(found) => {
                 *marks = (*marks).max(found.manifest.log.acked_through);
                 apply(ground, &found)?;
@@ -93,9 +94,32 @@ async fn replay_closed(ground: &Ground, evidence: &Evidence, stretch: &Stretch, 
     Ok(())
 }
 
+/// What stands at a position, in a predecessor's copy if need be.
+async fn or_older_copy(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    stretch: &Stretch,
+    counter: Counter,
+    verdict: Verdict,
+) -> Result<Verdict, Error> {
+    let seq = Seq(stretch.base.saturating_add(counter.0));
+    if matches!(verdict, Verdict::Readable(_)) || stretch.carried.is_none_or(|(_, below)| seq >= below) {
+        return Ok(verdict);
+    }
+    let older = Box::pin(older_copy(ground, book, evidence, stretch, seq)).await?;
+    Ok(older.map_or(verdict, |found| Verdict::Readable(Box::new(found))))
+}
+
 /// The ruling incarnation, up to the first block that is not plainly readable. Holds a window of blocks back: a block is known to
 /// be released once one a window later exists (PROTOCOL rule 1).
-async fn replay_open(ground: &Ground, evidence: &Evidence, stretch: &Stretch, marks: &mut Seq) -> Outcome<(VecDeque<Found>, Counter)> {
+async fn replay_open(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    stretch: &Stretch,
+    marks: &mut Seq,
+) -> Outcome<(VecDeque<Found>, Counter)> {
     let verdicts = stream::iter(stretch.from.0..)
         .map(|counter| evidence.judge(ground, &stretch.subject, Counter(counter), Care::Replay))
         .buffered(AHEAD);
@@ -103,7 +127,7 @@ async fn replay_open(ground: &Ground, evidence: &Evidence, stretch: &Stretch, ma
     let mut pending = VecDeque::new();
     let mut counter = stretch.from;
     while let Some(verdict) = verdicts.next().await {
-        let Verdict::Readable(found) = verdict? else { break };
+        let Verdict::Readable(found) = or_older_copy(ground, book, evidence, stretch, counter, verdict?).await? else { break };
         *marks = (*marks).max(found.manifest.log.acked_through);
         hold_back(ground, &mut pending, *found, stretch.subject.window)?;
         counter = counter.next();

@@ -306,6 +306,8 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
     fill(&engine, &world, 6..7).await;
 }
 
+mod attempts;
+
 /// What a newer version would write: sealed as ever, with a version inside that this build does not know.
 mod newer {
     use diaspore_block::claim::Claim;

@@ -10,9 +10,10 @@ use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
 use diaspore_block::record::{BulkAdded, ChunkEntry, SectionInfo};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Purpose, ScatterHandle, geometry_plan, spawn};
+use super::{Purpose, ScatterHandle, spawn};
 use crate::api::{Error, ErrorKind};
 use crate::coded::Coded;
+use crate::layout;
 use crate::shared::{Meters, Shared};
 use crate::world::cpu;
 
@@ -30,7 +31,7 @@ pub(crate) struct BulkSlot {
 /// Takes the next position with the geometry that the healthy domains allow.
 pub(crate) fn open_bulk(shared: &Shared) -> Result<BulkSlot, Error> {
     shared.check_writable()?;
-    let plan = geometry_plan(shared)?;
+    let plan = layout::of_bulk_blocks(shared)?;
     let geometry = Geometry::new(plan.k, plan.n).map_err(|error| Error::caused(ErrorKind::Internal, "geometry out of range", error))?;
     let position = BlockPosition {
         deployment: shared.deployment(),

@@ -48,7 +48,7 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
         return Ok(());
     }
     let bound: Vec<(u8, ProviderId)> = homes.iter().chain(&unanswered).cloned().collect();
-    let mut plan = Plan::resume(seats(shared), facts.geometry.n(), facts.id, &bound);
+    let mut plan = Plan::resume(seats(shared, facts), facts.geometry.n(), facts.id, &bound);
     let mut targets = Vec::new();
     for shard in missing {
         let target = plan.spare(shard);

@@ -39,6 +39,25 @@ impl Open {
         Self { facts, seq, applied: false, stored: BTreeMap::new(), tried: Vec::new(), since, busy: true, not_before: None, failures: 0 }
     }
 
+    /// A block of the ledger, with what its record says about its shards.
+    pub(crate) fn known(facts: BlockFacts, seq: Seq, since: Timestamp) -> Self {
+        let mut open = Self { applied: true, busy: false, ..Self::new(Arc::new(facts), Some(seq), since) };
+        for placement in &open.facts.placements {
+            let Ok(provider) = ProviderId::new(&placement.provider) else { continue };
+            if placement.acked {
+                open.stored.insert(placement.shard, provider);
+            } else {
+                open.tried.push((placement.shard, provider));
+            }
+        }
+        open
+    }
+
+    /// Whether it lies on k + 1 domains: every shard has one of its own.
+    pub(crate) fn has_quorum(&self) -> bool {
+        self.stored.len() > usize::from(self.facts.geometry.k())
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.stored.len() == usize::from(self.facts.geometry.n())
     }
@@ -190,8 +209,9 @@ impl Settlement {
         state.released.min(first_open)
     }
 
-    pub(crate) fn knows(&self, block: BlockId) -> bool {
-        self.state().open.contains_key(&block)
+    /// The entry of a block that is not settled.
+    pub(crate) fn get(&self, block: BlockId) -> Option<Open> {
+        self.state().open.get(&block).cloned()
     }
 
     /// Makes everything that waits after a failure due at once.

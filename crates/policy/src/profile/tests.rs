@@ -37,7 +37,7 @@ fn the_shipped_profiles_keep_what_their_descriptions_say() {
 #[test]
 fn an_unknown_profile_lists_the_known() {
     let error = BuiltInProfiles::load().unwrap().get("cheap").unwrap_err().to_string();
-    assert_eq!(error, "no policy named \"cheap\"; known are: default, high-write, low-memory, max-durability, quickstart");
+    assert_eq!(error, "no policy named \"cheap\"; known are: default, high-write, low-memory, low-overhead, max-durability, quickstart");
 }
 
 #[test]

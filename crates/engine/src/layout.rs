@@ -1,0 +1,100 @@
+//! How an incarnation lays out its commit blocks, fixed when it claims the log.
+//!
+//! The full (k, n) of the policy as long as k + 1 domains can acknowledge it. With fewer, an incarnation may begin on the domains
+//! that answer, with n' = h and k' = h - f: as many losses survived, more bytes stored. Its claim names the smaller k floor and
+//! the domains its commit blocks may lie on, so that whoever starts next counts the silence of those domains alone (PROTOCOL
+//! rules 5, 8 and 11).
+
+use std::collections::BTreeSet;
+
+use diaspore_block::geometry::Geometry;
+use diaspore_policy::{FailureDomain, GeometryPlan, plan_geometry};
+use diaspore_provider::HealthState;
+
+use crate::api::{Error, ErrorKind};
+use crate::shared::{Ground, Shared};
+
+/// Geometry and homes of one incarnation's commit blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) geometry: Geometry,
+    /// Domains that commit blocks may lie on.
+    pub(crate) members: BTreeSet<FailureDomain>,
+    /// Whether this is what the policy wants with every domain healthy.
+    pub(crate) full: bool,
+}
+
+impl Layout {
+    /// The layout of an incarnation that begins while `answering` domains do. With too few for any, or fewer than the claim
+    /// `quorum`, the full one: the start then waits for domains to come back.
+    pub(crate) fn choose(ground: &Ground, answering: &BTreeSet<FailureDomain>, quorum: usize) -> Result<Self, Error> {
+        let all = admitted(ground);
+        let full = plan(ground, all.len(), all.len())?;
+        let up: BTreeSet<FailureDomain> = all.intersection(answering).cloned().collect();
+        let present = plan(ground, all.len(), up.len()).ok().filter(|_| up.len() >= quorum);
+        let (k, n) = present.map_or((full.k, full.n), |plan| plan.commit_layout(up.len()));
+        let geometry = Geometry::new(k, n).map_err(|error| Error::caused(ErrorKind::Internal, "geometry out of range", error))?;
+        let full = (k, n) == (full.k, full.n);
+        Ok(Self { geometry, members: if full { all } else { up }, full })
+    }
+
+    /// Whether so many of its domains are in `up` that a block can be acknowledged.
+    pub(crate) fn is_served_by(&self, up: &BTreeSet<FailureDomain>) -> bool {
+        self.members.intersection(up).count() > usize::from(self.geometry.k())
+    }
+
+    /// Refuses with the arithmetic when the healthy domains cannot acknowledge a block.
+    pub(crate) fn check(&self, ground: &Ground) -> Result<(), Error> {
+        let up = healthy(ground);
+        if self.is_served_by(&up) {
+            return Ok(());
+        }
+        let (answering, of, needed) =
+            (self.members.intersection(&up).count(), self.members.len(), usize::from(self.geometry.k()).saturating_add(1));
+        Err(Error::new(
+            ErrorKind::TooFewDomains,
+            format!(
+                "not accepted: {answering} of {of} failure domains answer; a commit needs k + 1 = {needed} of them (k = {}, n = {}); bring back {} more",
+                self.geometry.k(),
+                self.geometry.n(),
+                needed.saturating_sub(answering)
+            ),
+        ))
+    }
+}
+
+/// Domains on which the policy lets shards lie.
+pub(crate) fn admitted(ground: &Ground) -> BTreeSet<FailureDomain> {
+    let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
+    admitted.map(|spec| spec.domain.clone()).collect()
+}
+
+/// Those of them that are not known to be down.
+pub(crate) fn healthy(ground: &Ground) -> BTreeSet<FailureDomain> {
+    let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
+    let up = admitted.filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.state != HealthState::Down));
+    up.map(|spec| spec.domain.clone()).collect()
+}
+
+/// The layout of commit blocks with every domain healthy.
+pub(crate) fn full(ground: &Ground) -> Option<Geometry> {
+    let all = admitted(ground).len();
+    let plan = plan(ground, all, all).ok()?;
+    Geometry::new(plan.k, plan.n).ok()
+}
+
+/// What new bulk blocks get now.
+pub(crate) fn of_bulk_blocks(ground: &Ground) -> Result<GeometryPlan, Error> {
+    plan(ground, admitted(ground).len(), healthy(ground).len())
+}
+
+/// What commit blocks of this incarnation get, unless too few of its domains answer.
+pub(crate) fn of_commit_blocks(shared: &Shared) -> Result<Geometry, Error> {
+    let layout = shared.layout.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "this engine does not write"))?;
+    layout.check(shared)?;
+    Ok(layout.geometry)
+}
+
+fn plan(ground: &Ground, all: usize, healthy: usize) -> Result<GeometryPlan, Error> {
+    plan_geometry(&ground.config.profile, all, healthy).map_err(|few| Error::new(ErrorKind::TooFewDomains, few.to_string()))
+}
