@@ -177,7 +177,7 @@ pub(crate) fn classify(error: &object_store::Error) -> (ErrorKind, String) {
         if let Some(transport) = current.downcast_ref::<HttpError>()
             && !has_refusal(transport)
         {
-            return transport_kind(transport.kind());
+            return transport_kind(transport);
         }
         if let Some(file) = current.downcast_ref::<io::Error>() {
             return file_kind(file.kind());
@@ -211,6 +211,11 @@ fn has_refusal(error: &HttpError) -> bool {
     false
 }
 
+/// The TLS library's errors are not ours to name; what they say of certificates is enough for a hint.
+fn blames_certificate(error: &HttpError) -> bool {
+    std::iter::successors(error.source(), |&cause| cause.source()).any(|cause| cause.to_string().contains("certificate"))
+}
+
 /// The S3 code decides where it is more exact than the status.
 fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     let Refusal::Status { status, code } = refusal else { return ErrorKind::TooLong };
@@ -236,8 +241,11 @@ fn status_kind(status: StatusCode) -> ErrorKind {
     }
 }
 
-fn transport_kind(kind: HttpErrorKind) -> (ErrorKind, String) {
-    let (kind, text) = match kind {
+fn transport_kind(error: &HttpError) -> (ErrorKind, String) {
+    let (kind, text) = match error.kind() {
+        HttpErrorKind::Connect if blames_certificate(error) => {
+            (ErrorKind::Unavailable, "its certificate is not accepted: check the endpoint, or who stands in between")
+        }
         HttpErrorKind::Connect => (ErrorKind::Unavailable, "no connection: check the endpoint, the network and whether the provider is up"),
         HttpErrorKind::Timeout => (ErrorKind::Timeout, "the connection timed out"),
         HttpErrorKind::Decode => (ErrorKind::BadResponse, "an answer that is not HTTP"),

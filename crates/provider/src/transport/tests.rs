@@ -126,3 +126,46 @@ fn codes_are_plain_words_or_nothing() {
     }
     assert_eq!(error_code(format!("<Code>{}</Code>", "x".repeat(65)).as_bytes()), "");
 }
+
+/// Somebody who can answer in a provider's place, but not in its name: a certificate for this very address that nobody vouches for.
+/// (The key is no secret: it was made for this test.)
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_ends_the_talk_before_a_word_is_said() {
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::{ServerConfig, crypto, pki_types::PrivateKeyDer};
+    let certificate = include_bytes!("stranger.cert.der").to_vec();
+    let key = PrivateKeyDer::try_from(include_bytes!("stranger.key.der").to_vec()).unwrap();
+    let config = ServerConfig::builder_with_provider(crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone().into()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (words, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut socket) = acceptor.accept(socket).await else { continue };
+            let mut buffer = vec![0; 16 * 1024];
+            let length = socket.read(&mut buffer).await.unwrap_or(0);
+            words.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).ok();
+            socket.write_all(answer("200 OK", "", "sure").as_bytes()).await.ok();
+        }
+    });
+    let (fleet, id) = fleet(&url);
+    for error in [
+        fleet.get(&id, "ab/cd", None, 100, QUICK).await.map(drop).unwrap_err(),
+        fleet.put(&id, "ab/cd", vec![Bytes::from_static(b"sealed")], QUICK).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+    assert!(heard.try_recv().is_err(), "not even a request was sent");
+    // The stranger is able to talk; it is the trust that was missing.
+    let trusted = reqwest::Certificate::from_der(&certificate).unwrap();
+    let gullible = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+    assert_eq!(gullible.get(&url).send().await.unwrap().text().await.unwrap(), "sure");
+    assert!(heard.try_recv().unwrap().starts_with("GET / HTTP/1.1"));
+}
