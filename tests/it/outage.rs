@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clouds::Clouds;
-use crate::program::{Place, wait};
+use crate::program::{Place, noise, wait};
 use crate::wire::{Answer, Wire};
 
 /// What the service is told.
@@ -44,6 +44,8 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
     let wire = Wire::new(&service.url, &place.token("client"));
     wire.send("PUT", "/api/v1/buckets/box", &[], b"").is(201);
     let large = vec![7; 3 << 20];
+    // Incompressible, so that it takes all of k shards to read it.
+    write(&wire, "unread", &noise(1, 3 << 20)).is(201);
     write(&wire, "small", b"small").is(201);
     write(&wire, "large", &large).is(201);
     // With 3 of 5 the layout would shrink below what the policy allows, with 2 of 5 nothing can be laid out at all.
@@ -72,6 +74,11 @@ fn writes_are_refused_in_time_while_too_few_domains_answer_and_work_again_afterw
         if reads {
             assert_eq!(wire.send("GET", "/api/v1/blobs/box/small", &[], b"").is(200).body, b"small");
             assert!(wire.send("GET", "/api/v1/blobs/box/large", &[], b"").is(200).body == large);
+        } else {
+            // Never read before, so nothing of it is in memory.
+            let start = Instant::now();
+            wire.send("GET", "/api/v1/blobs/box/unread", &[], b"").problem(503, "data_unavailable");
+            assert!(start.elapsed() < DEADLINE + MARGIN, "{:?}", start.elapsed());
         }
 
         clouds.resume();

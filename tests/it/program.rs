@@ -215,6 +215,13 @@ async fn pause() {
     ticks.tick().await;
 }
 
+/// Incompressible and different for every index.
+pub(crate) fn noise(index: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&index.to_be_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 /// Every file below a folder with its bytes, by relative path.
 pub(crate) fn tree(root: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
     let mut found = std::collections::BTreeMap::new();

@@ -8,15 +8,8 @@ use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 use serde_json::Value;
 
 use crate::clouds::Clouds;
-use crate::program::{Place, Service, tree};
+use crate::program::{Place, Service, noise, tree};
 use crate::wire::Wire;
-
-/// Incompressible and different for every index.
-fn noise(index: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new().update(&index.to_be_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());

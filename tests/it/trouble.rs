@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::clouds::{Clouds, credentials};
-use crate::program::Place;
+use crate::program::{Place, noise};
 use crate::wire::Wire;
 
 #[test]
@@ -84,17 +84,6 @@ fn a_missing_pair_of_credentials_is_said_before_a_request_is_sent() {
     place.set("DIASPORE_C3_ACCESS_KEY_ID", "");
     place.run("storage distributed start --port 0").exits(2).says("c3").says("hint: DIASPORE_<NAME>_ACCESS_KEY_ID");
     assert!(clouds.handles.iter().all(|cloud| cloud.counters().requests() == 0));
-}
-
-/// Incompressible and different for every index.
-fn noise(index: u64, length: usize) -> Vec<u8> {
-    let mut word = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u8::try_from(word >> 56).unwrap()
-    })
-    .take(length)
-    .collect()
 }
 
 /// A full disk, as far as a process without privileges can meet one: no file may grow beyond 6 MiB, which the system reports like a
