@@ -73,6 +73,15 @@ impl Engine {
         keyring::plant(master, keyring, fleet, entropy).await
     }
 
+    /// Makes room for more tenants when few can still be named: plants the keyring's next version and returns its sealed bytes for
+    /// the local copy. It counts from the next start on. `None` while there is room enough.
+    ///
+    /// # Errors
+    /// `TooFewDomains` unless every provider answered; `RefusedState` for a fork; the engine goes on with the keyring it has.
+    pub async fn extend_keyring(&self, master: &MasterKey) -> Result<Option<Vec<u8>>, Error> {
+        keyring::extend(&self.shared(), master).await
+    }
+
     /// All tenants by name.
     pub async fn tenants(&self) -> Result<Vec<TenantInfo>, Error> {
         namespace::tenants(&self.shared())

@@ -1,5 +1,7 @@
 //! The keyring at the providers: write-once per version, found with nothing but the master key.
 
+mod extend;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -15,23 +17,29 @@ use futures::future::join_all;
 use crate::api::{Error, ErrorKind};
 use crate::unjudged::refusal;
 use crate::world::{Draw, Entropy};
+pub(crate) use extend::extend;
 
 /// Versions probed upward beyond the last one found: a keyring that reached few providers is still found.
 const PROBE: u64 = 8;
 /// Sealing adds less than this.
 const SEAL_MARGIN: usize = 1 << 16;
 
-/// Tenants that a deployment may name before its keyring needs another version: the service itself never holds the master key.
-const TENANT_SLOTS: usize = 128;
+/// Tenants that one version of the keyring makes room for: the service itself never holds the master key, so it names tenants whose
+/// keys were drawn before ([`extend`]).
+pub(crate) const TENANT_SLOTS: usize = 128;
 
 /// A new deployment's keys, with the keys of tenants that are not named yet in store.
 pub fn new_keyring(entropy: &dyn Entropy) -> Keyring {
     let mut rng = Draw(entropy);
     let mut keyring = Keyring::create(&mut rng);
-    for _ in 0..TENANT_SLOTS {
-        keyring.tenants.insert(TenantId::draw(&mut rng), TenantKeys::draw(&mut rng));
-    }
+    draw_tenants(&mut keyring, &mut rng);
     keyring
+}
+
+fn draw_tenants(keyring: &mut Keyring, rng: &mut Draw<'_>) {
+    for _ in 0..TENANT_SLOTS {
+        keyring.tenants.insert(TenantId::draw(rng), TenantKeys::draw(rng));
+    }
 }
 
 /// Providers that did not answer, and why: the cause of an error for the operator, who may see account names.
@@ -159,118 +167,4 @@ pub(crate) async fn plant(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use diaspore_block::seal::{Context, SealType, seal_object};
-    use diaspore_policy::ProviderSpec;
-    use diaspore_provider::FleetOptions;
-    use object_store::memory::InMemory;
-    use object_store::{ObjectStore, ObjectStoreExt};
-
-    use super::*;
-    use crate::world::SeededEntropy;
-
-    struct House {
-        stores: Vec<Arc<InMemory>>,
-        fleet: Fleet,
-        master: MasterKey,
-        entropy: SeededEntropy,
-    }
-
-    impl House {
-        fn new() -> Self {
-            let stores: Vec<_> = (0..3).map(|_| Arc::new(InMemory::new())).collect();
-            let member = |(at, store): (usize, &Arc<InMemory>)| {
-                (ProviderSpec::memory(ProviderId::new(&format!("p{at}")).unwrap()), Arc::clone(store) as Arc<dyn ObjectStore>)
-            };
-            let fleet = Fleet::from_stores(stores.iter().enumerate().map(member).collect(), FleetOptions::default());
-            Self { stores, fleet, master: MasterKey::from_bytes([5; 32]), entropy: SeededEntropy::new(1) }
-        }
-
-        fn keyring(&self) -> Keyring {
-            Keyring::create(&mut Draw(&self.entropy))
-        }
-
-        fn path(&self, at: usize) -> object_store::path::Path {
-            KeyringNames::new(&self.master).keyring(&format!("p{at}"), 1).as_str().into()
-        }
-
-        async fn bytes(&self, at: usize) -> Vec<u8> {
-            self.stores[at].get(&self.path(at)).await.unwrap().bytes().await.unwrap().to_vec()
-        }
-
-        async fn plant(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
-            plant(&self.master, keyring, &self.fleet, &self.entropy).await
-        }
-
-        async fn find(&self) -> Result<Option<Keyring>, Error> {
-            find(&self.master, &self.fleet).await
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn copies_are_found_and_cannot_be_linked() {
-        // Every provider held the same bytes: two of them could tell that they serve one customer.
-        let house = House::new();
-        assert!(house.find().await.unwrap().is_none());
-        let keyring = house.keyring();
-        let local = house.plant(&keyring).await.unwrap();
-        assert!(Keyring::open(&house.master, &KeyringPlace::OwnDisk, &local).unwrap().is_same(&keyring));
-        assert!(house.find().await.unwrap().unwrap().is_same(&keyring));
-        let (one, two) = (house.bytes(0).await, house.bytes(1).await);
-        let shared = one.windows(8).filter(|window| two.windows(8).any(|other| other == *window)).count();
-        assert_eq!(shared, 0);
-        // Moved to another provider, a copy is no copy.
-        house.stores[0].put(&house.path(0), two.into()).await.unwrap();
-        assert!(house.find().await.unwrap().unwrap().is_same(&keyring));
-        for (at, store) in house.stores.iter().enumerate().skip(1) {
-            store.delete(&house.path(at)).await.unwrap();
-        }
-        assert_eq!(house.find().await.unwrap_err().kind, ErrorKind::RefusedState);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn another_deployment_is_never_buried() {
-        let house = House::new();
-        let (first, second) = (house.keyring(), house.keyring());
-        house.plant(&first).await.unwrap();
-        let before = house.bytes(0).await;
-        let refused = house.plant(&second).await.unwrap_err();
-        assert_eq!(refused.kind, ErrorKind::RefusedState, "{refused}");
-        assert_eq!(house.bytes(0).await, before);
-        // A second planting of the same keyring fills the gaps and touches nothing else.
-        house.stores[2].delete(&house.path(2)).await.unwrap();
-        house.plant(&first).await.unwrap();
-        assert_eq!(house.bytes(0).await, before);
-        assert!(!house.bytes(2).await.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn two_keyrings_of_one_version_are_refused() {
-        let (house, other) = (House::new(), House::new());
-        house.plant(&house.keyring()).await.unwrap();
-        other
-            .plant(&{
-                house.keyring();
-                house.keyring()
-            })
-            .await
-            .unwrap();
-        house.stores[1].put(&house.path(1), other.bytes(1).await.into()).await.unwrap();
-        let refused = house.find().await.unwrap_err();
-        assert!(refused.message.contains("two different keyrings of version 1"), "{refused}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_newer_keyring_is_not_taken_for_a_lie() {
-        let house = House::new();
-        let name = KeyringNames::new(&house.master).keyring("p0", 1);
-        let context = Context::new(SealType::Keyring, diaspore_block::id::DeploymentId::NIL);
-        let context = context.text("p0").text(name.as_str()).field(&1u64.to_be_bytes());
-        let sealed = seal_object(house.master.expose(), Salt::draw(&mut Draw(&house.entropy)), &context, &[2; 4096]).unwrap();
-        house.stores[0].put(&house.path(0), sealed.into()).await.unwrap();
-        assert!(house.find().await.unwrap_err().message.contains("newer version"));
-        assert!(house.plant(&house.keyring()).await.unwrap_err().message.contains("newer version"));
-    }
-}
+mod tests;

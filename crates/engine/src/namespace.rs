@@ -82,7 +82,12 @@ pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<Te
     let Some(id) = free else {
         return Err(Error::new(
             ErrorKind::NotAccepted,
-            "the keyring holds no keys for another tenant: add a tenant's keys to the keyring, plant it at the providers and start again",
+            format!(
+                "all {} tenants that the running service has keys for are named: start it again, which makes room for {} more as soon as \
+                 every provider answers",
+                shared.keys.tenants.len(),
+                crate::keyring::TENANT_SLOTS
+            ),
         ));
     };
     let record = NewRecord::system(TenantCreated { tenant: id, name: name.to_owned() }).within(id).about(id);

@@ -62,6 +62,7 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
     let listener = listen(config.service.address()).await?;
     let keyring = init::open_keyring(&home, &parts.master)?;
     let running = bring_up(&parts, keyring, Mode::Start).await?;
+    let running = Box::pin(with_room(&parts, running)).await?;
     serve(&home, running, listener).await
 }
 
@@ -168,6 +169,22 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
     let engine = Box::pin(starting).await.map_err(engine_failure)?;
     Ok(Running { engine, fatal })
+}
+
+/// Starts once more with the keyring's next version, if there was too little room for more tenants in this one.
+async fn with_room(parts: &Parts, running: Running) -> Outcome<Running> {
+    match running.engine.extend_keyring(&parts.master).await {
+        Ok(None) => return Ok(running),
+        Ok(Some(sealed)) => secret::replace_private(&parts.home.keyring(), &sealed)?,
+        Err(error) => {
+            tracing::warn!(%error, "no room was made for more tenants");
+            return Ok(running);
+        }
+    }
+    tracing::info!("the keyring has room for more tenants now: starting with it");
+    running.engine.shutdown().await.map_err(engine_failure)?;
+    drop(running);
+    bring_up(parts, init::open_keyring(&parts.home, &parts.master)?, Mode::Start).await
 }
 
 /// Puts the keyring of a new deployment on the providers, as far as an earlier try did not.

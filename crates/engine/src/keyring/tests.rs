@@ -1,0 +1,167 @@
+//! The keyring at the providers.
+
+use std::sync::Arc;
+
+use diaspore_block::id::Timestamp;
+use diaspore_block::seal::{Context, SealType, seal_object};
+use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_policy::{Profile, ProviderSpec};
+use diaspore_provider::FleetOptions;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::Engine;
+use crate::config::{EngineConfig, Mode};
+use crate::world::{RuntimeClock, SeededEntropy};
+
+struct House {
+    stores: Vec<Arc<InMemory>>,
+    fleet: Fleet,
+    master: MasterKey,
+    entropy: SeededEntropy,
+}
+
+impl House {
+    fn new() -> Self {
+        let stores: Vec<_> = (0..3).map(|_| Arc::new(InMemory::new())).collect();
+        let member = |(at, store): (usize, &Arc<InMemory>)| {
+            (ProviderSpec::memory(ProviderId::new(&format!("p{at}")).unwrap()), Arc::clone(store) as Arc<dyn ObjectStore>)
+        };
+        let fleet = Fleet::from_stores(stores.iter().enumerate().map(member).collect(), FleetOptions::default());
+        Self { stores, fleet, master: MasterKey::from_bytes([5; 32]), entropy: SeededEntropy::new(1) }
+    }
+
+    fn keyring(&self) -> Keyring {
+        Keyring::create(&mut Draw(&self.entropy))
+    }
+
+    fn path(&self, at: usize) -> object_store::path::Path {
+        KeyringNames::new(&self.master).keyring(&format!("p{at}"), 1).as_str().into()
+    }
+
+    async fn bytes(&self, at: usize) -> Vec<u8> {
+        self.stores[at].get(&self.path(at)).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    async fn plant(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
+        plant(&self.master, keyring, &self.fleet, &self.entropy).await
+    }
+
+    async fn find(&self) -> Result<Option<Keyring>, Error> {
+        find(&self.master, &self.fleet).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_are_found_and_cannot_be_linked() {
+    // Every provider held the same bytes: two of them could tell that they serve one customer.
+    let house = House::new();
+    assert!(house.find().await.unwrap().is_none());
+    let keyring = house.keyring();
+    let local = house.plant(&keyring).await.unwrap();
+    assert!(Keyring::open(&house.master, &KeyringPlace::OwnDisk, &local).unwrap().is_same(&keyring));
+    assert!(house.find().await.unwrap().unwrap().is_same(&keyring));
+    let (one, two) = (house.bytes(0).await, house.bytes(1).await);
+    let shared = one.windows(8).filter(|window| two.windows(8).any(|other| other == *window)).count();
+    assert_eq!(shared, 0);
+    // Moved to another provider, a copy is no copy.
+    house.stores[0].put(&house.path(0), two.into()).await.unwrap();
+    assert!(house.find().await.unwrap().unwrap().is_same(&keyring));
+    for (at, store) in house.stores.iter().enumerate().skip(1) {
+        store.delete(&house.path(at)).await.unwrap();
+    }
+    assert_eq!(house.find().await.unwrap_err().kind, ErrorKind::RefusedState);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_deployment_is_never_buried() {
+    let house = House::new();
+    let (first, second) = (house.keyring(), house.keyring());
+    house.plant(&first).await.unwrap();
+    let before = house.bytes(0).await;
+    let refused = house.plant(&second).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::RefusedState, "{refused}");
+    assert_eq!(house.bytes(0).await, before);
+    // A second planting of the same keyring fills the gaps and touches nothing else.
+    house.stores[2].delete(&house.path(2)).await.unwrap();
+    house.plant(&first).await.unwrap();
+    assert_eq!(house.bytes(0).await, before);
+    assert!(!house.bytes(2).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_keyrings_of_one_version_are_refused() {
+    let (house, other) = (House::new(), House::new());
+    house.plant(&house.keyring()).await.unwrap();
+    other
+        .plant(&{
+            house.keyring();
+            house.keyring()
+        })
+        .await
+        .unwrap();
+    house.stores[1].put(&house.path(1), other.bytes(1).await.into()).await.unwrap();
+    let refused = house.find().await.unwrap_err();
+    assert!(refused.message.contains("two different keyrings of version 1"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_keyring_is_not_taken_for_a_lie() {
+    let house = House::new();
+    let name = KeyringNames::new(&house.master).keyring("p0", 1);
+    let context = Context::new(SealType::Keyring, diaspore_block::id::DeploymentId::NIL);
+    let context = context.text("p0").text(name.as_str()).field(&1u64.to_be_bytes());
+    let sealed = seal_object(house.master.expose(), Salt::draw(&mut Draw(&house.entropy)), &context, &[2; 4096]).unwrap();
+    house.stores[0].put(&house.path(0), sealed.into()).await.unwrap();
+    assert!(house.find().await.unwrap_err().message.contains("newer version"));
+    assert!(house.plant(&house.keyring()).await.unwrap_err().message.contains("newer version"));
+}
+
+/// An engine over the house's stores and an empty disk.
+async fn engine(house: &House, keyring: Keyring, mode: Mode) -> Engine {
+    let mut seed = [0; 8];
+    house.entropy.draw(&mut seed);
+    let salts = Box::new(StdRng::seed_from_u64(u64::from_be_bytes(seed)));
+    let ledger = Ledger::open(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, salts).unwrap();
+    let config = EngineConfig { mode, ..EngineConfig::new(Profile { replication_factor: 2, ..Profile::default() }) };
+    let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
+    let entropy = Arc::new(SeededEntropy::new(u64::from_le_bytes(seed)));
+    Engine::start(config, Arc::new(keyring), house.fleet.clone(), ledger, clock, entropy).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_beyond_the_first_slots_find_room_in_the_next_version() {
+    let house = House::new();
+    let mut keyring = house.keyring();
+    keyring.tenants.insert(TenantId::from_bytes([1; 16]), TenantKeys::draw(&mut Draw(&house.entropy)));
+    house.plant(&keyring).await.unwrap();
+    let first = engine(&house, keyring, Mode::Start).await;
+    first.create_tenant("one").await.unwrap();
+    let full = first.create_tenant("two").await.unwrap_err();
+    assert!(full.message.contains("all 1 tenants") && full.message.contains("128 more"), "{full}");
+    // Something that does not open stands where the next version belongs: nobody can tell what it was.
+    let next = KeyringNames::new(&house.master).keyring("p1", 2).as_str().into();
+    house.stores[1].put(&next, vec![0; 5000].into()).await.unwrap();
+    assert_eq!(first.extend_keyring(&house.master).await.unwrap_err().kind, ErrorKind::TooFewDomains);
+    assert_eq!(house.find().await.unwrap().unwrap().version, 1, "nothing was planted");
+    house.stores[1].delete(&next).await.unwrap();
+    // A try that broke off left one copy; the next one finishes it, and does not draw other keys.
+    first.extend_keyring(&house.master).await.unwrap().unwrap();
+    for (at, store) in house.stores.iter().enumerate().skip(1) {
+        store.delete(&KeyringNames::new(&house.master).keyring(&format!("p{at}"), 2).as_str().into()).await.unwrap();
+    }
+    let begun = house.find().await.unwrap().unwrap();
+    let sealed = first.extend_keyring(&house.master).await.unwrap().unwrap();
+    let keyring = Keyring::open(&house.master, &KeyringPlace::OwnDisk, &sealed).unwrap();
+    assert!(keyring.is_same(&begun));
+    assert_eq!((keyring.version, keyring.tenants.len()), (2, 129));
+    first.shutdown().await.unwrap();
+    let second = engine(&house, keyring, Mode::Recover { declare_lost: Vec::new() }).await;
+    assert_eq!(second.tenants().await.unwrap().len(), 1);
+    second.create_tenant("two").await.unwrap();
+    assert!(second.extend_keyring(&house.master).await.unwrap().is_none(), "there is room");
+}
