@@ -1,50 +1,17 @@
 //! Claims come and go (docs/protocol.md, rule 5): one per start, the old ones removed, and nobody is fooled by what stands among them.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diaspore_engine::Engine;
-use diaspore_engine::api::{Caller, Error, GetOptions, PutOptions};
 use diaspore_engine::config::Mode;
 use diaspore_testkit::{HostileStore, Op};
 use diaspore_tests::sim::{Deployment, DiskFate};
-use futures::{StreamExt, stream};
 
-const BUCKET: &str = "claims";
+use crate::traces::{deployment, engine, get, on_paused_clock, put};
+
 /// Claims that are never removed.
 const KEPT: usize = 64;
-
-fn on_paused_clock<F: Future<Output = ()>>(test: F) {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-}
-
-async fn deployment(seed: u64) -> (Deployment, Caller) {
-    let mut world = Deployment::new(seed, 6, "quickstart").unwrap();
-    world.start(true).await.unwrap();
-    let caller = world.caller().await.unwrap();
-    engine(&world).create_bucket(&caller, BUCKET).await.unwrap();
-    (world, caller)
-}
-
-fn engine(world: &Deployment) -> Engine {
-    world.engine.clone().expect("an engine lives")
-}
-
-async fn put(engine: &Engine, caller: &Caller, key: &str) -> Result<(), Error> {
-    let body = stream::iter([Ok(Bytes::from(key.to_owned()))]).boxed();
-    engine.put_blob(caller, BUCKET, key.as_bytes(), PutOptions::default(), body).await.map(drop)
-}
-
-async fn get(engine: &Engine, caller: &Caller, key: &str) -> Result<Vec<u8>, Error> {
-    let mut got = engine.get_blob(caller, BUCKET, key.as_bytes(), &GetOptions::default()).await?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = got.body.next().await {
-        bytes.extend_from_slice(&piece?);
-    }
-    Ok(bytes)
-}
 
 /// Names of the claims at a provider: they stand below 16 hex digits, shards below 2.
 fn claims(store: &HostileStore) -> BTreeSet<String> {
@@ -69,13 +36,13 @@ async fn pruned(world: &Deployment) {
 fn two_hundred_starts_leave_few_claims() {
     on_paused_clock(async {
         let (mut world, caller) = deployment(1).await;
-        put(&engine(&world), &caller, "first").await.unwrap();
+        put(&engine(&world), &caller, "first", "first").await.unwrap();
         for start in 1..200 {
             world.crash(DiskFate::Kept);
             world.start(false).await.unwrap();
             assert_eq!(engine(&world).status().state, "active", "start {start}");
             if start == 100 {
-                put(&engine(&world), &caller, "middle").await.unwrap();
+                put(&engine(&world), &caller, "middle", "middle").await.unwrap();
             }
             pruned(&world).await;
         }
@@ -107,9 +74,9 @@ fn a_writer_whose_claim_was_removed_is_fenced_all_the_same() {
         for (store, before) in world.stores.iter().zip(before) {
             assert!(claims(store).is_disjoint(&before), "the claim of the old writer is gone");
         }
-        put(&old, &caller, "from the past").await.expect_err("it is fenced");
+        put(&old, &caller, "key", "from the past").await.expect_err("it is fenced");
         assert_eq!(old.status().state, "stopped");
-        put(&newest, &caller, "now").await.unwrap();
+        put(&newest, &caller, "key", "now").await.unwrap();
     });
 }
 
@@ -119,7 +86,7 @@ fn a_writer_whose_claim_was_removed_is_fenced_all_the_same() {
 fn a_provider_full_of_junk_counts_as_silent() {
     on_paused_clock(async {
         let (mut world, caller) = deployment(3).await;
-        put(&engine(&world), &caller, "key").await.unwrap();
+        put(&engine(&world), &caller, "key", "key").await.unwrap();
         let stuff = |store: &HostileStore| {
             let claim = claims(store).pop_first().unwrap();
             let (folder, _) = claim.split_once('/').unwrap();

@@ -20,12 +20,12 @@ use futures::{StreamExt, stream};
 
 const BUCKET: &str = "traces";
 
-fn on_paused_clock<F: Future<Output = ()>>(trace: F) {
+pub(crate) fn on_paused_clock<F: Future<Output = ()>>(trace: F) {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(trace);
 }
 
 /// A 3-of-6 deployment with a bucket, serving.
-async fn deployment(seed: u64) -> (Deployment, Caller) {
+pub(crate) async fn deployment(seed: u64) -> (Deployment, Caller) {
     deployment_under("quickstart", seed).await
 }
 
@@ -38,16 +38,16 @@ async fn deployment_under(profile: &str, seed: u64) -> (Deployment, Caller) {
     (world, caller)
 }
 
-fn engine(world: &Deployment) -> Engine {
+pub(crate) fn engine(world: &Deployment) -> Engine {
     world.engine.clone().expect("an engine lives")
 }
 
-async fn put(engine: &Engine, caller: &Caller, key: &str, text: &'static str) -> Result<(), Error> {
+pub(crate) async fn put(engine: &Engine, caller: &Caller, key: &str, text: &'static str) -> Result<(), Error> {
     let body = stream::iter([Ok(Bytes::from_static(text.as_bytes()))]).boxed();
     engine.put_blob(caller, BUCKET, key.as_bytes(), PutOptions::default(), body).await.map(drop)
 }
 
-async fn get(engine: &Engine, caller: &Caller, key: &str) -> Result<Vec<u8>, Error> {
+pub(crate) async fn get(engine: &Engine, caller: &Caller, key: &str) -> Result<Vec<u8>, Error> {
     let mut got = engine.get_blob(caller, BUCKET, key.as_bytes(), &GetOptions::default()).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = got.body.next().await {

@@ -103,44 +103,39 @@ impl Parked for Head {
     }
 }
 
+macro_rules! parked {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// The object for one provider.
+            pub fn seal(
+                &self,
+                key: &HeadKey,
+                identity: &LogIdentity,
+                place: (&str, &ObjectName),
+                rng: &mut (impl CryptoRng + ?Sized),
+            ) -> Result<Vec<u8>> {
+                seal(self, key, identity, place, rng)
+            }
+
+            /// Opens what a provider returned for the name, and checks seal, signature and deployment.
+            pub fn open(
+                key: &HeadKey,
+                public: &LogPublicKey,
+                deployment: DeploymentId,
+                place: (&str, &ObjectName),
+                sealed: &[u8],
+            ) -> Result<Self> {
+                open(key, public, deployment, place, sealed)
+            }
+        }
+    )*};
+}
+parked!(Claim, Head);
+
 impl Claim {
-    /// The object for one provider.
-    pub fn seal(
-        &self,
-        key: &HeadKey,
-        identity: &LogIdentity,
-        place: (&str, &ObjectName),
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Vec<u8>> {
-        seal(self, key, identity, place, rng)
-    }
-
-    /// Opens what a provider returned for the name, and checks seal, signature and deployment.
-    pub fn open(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<Self> {
-        open(key, public, deployment, place, sealed)
-    }
-
     /// What decides between two claims: the higher wins.
     pub const fn rank(&self) -> (Epoch, IncarnationId) {
         (self.epoch, self.incarnation)
-    }
-}
-
-impl Head {
-    /// The object for one provider.
-    pub fn seal(
-        &self,
-        key: &HeadKey,
-        identity: &LogIdentity,
-        place: (&str, &ObjectName),
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Vec<u8>> {
-        seal(self, key, identity, place, rng)
-    }
-
-    /// Opens what a provider returned for the name, and checks seal, signature and deployment.
-    pub fn open(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentId, place: (&str, &ObjectName), sealed: &[u8]) -> Result<Self> {
-        open(key, public, deployment, place, sealed)
     }
 }
 

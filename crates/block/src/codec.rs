@@ -215,6 +215,22 @@ macro_rules! fields {
 }
 pub(crate) use fields;
 
+/// The encoding of a newtype over a fixed array: its bytes, as `$bytes` gives them and `from_bytes` takes them.
+macro_rules! array_field {
+    ($name:ident, $len:literal, $bytes:ident) => {
+        impl $crate::codec::Field for $name {
+            const MIN_LEN: usize = $len;
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(self.$bytes());
+            }
+            fn take(reader: &mut $crate::codec::Reader<'_>) -> $crate::error::Result<Self> {
+                Ok(Self::from_bytes(reader.array()?))
+            }
+        }
+    };
+}
+pub(crate) use array_field;
+
 /// Defines a one-byte enumeration; unknown values are refused.
 macro_rules! tags {
     ($(#[$meta:meta])* pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal,)* }) => {

@@ -218,6 +218,9 @@ impl CommitBody {
     }
 
     /// Opens what the keyring has keys for. Of a tenant that was shredded the leaves remain, and nothing else.
+    ///
+    /// The format demands it of every reader. As long as nothing takes keys out of a keyring, replay asks for whole bodies with
+    /// [`CommitBody::open`]: there a missing key is an old keyring or damage, and a ledger without those records would be wrong.
     pub fn open_partly(manifest: &Manifest, payload: &[u8], keys: &Keyring) -> Result<PartlyOpened> {
         let at = &manifest.position;
         let malformed = BlockError::Malformed { what: WHAT };

@@ -56,15 +56,7 @@ macro_rules! uuid_id {
             }
         }
 
-        impl Field for $name {
-            const MIN_LEN: usize = 16;
-            fn put(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(self.as_bytes());
-            }
-            fn take(reader: &mut Reader<'_>) -> Result<Self> {
-                Ok(Self::from_bytes(reader.array()?))
-            }
-        }
+        crate::codec::array_field!($name, 16, as_bytes);
     )*};
 }
 
@@ -136,15 +128,7 @@ macro_rules! hash_id {
             }
         }
 
-        impl Field for $name {
-            const MIN_LEN: usize = 32;
-            fn put(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.0);
-            }
-            fn take(reader: &mut Reader<'_>) -> Result<Self> {
-                Ok(Self(reader.array()?))
-            }
-        }
+        crate::codec::array_field!($name, 32, as_bytes);
     )*};
 }
 

@@ -9,7 +9,6 @@ use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use crate::codec::{Field, Reader};
 use crate::error::{BlockError, Result};
 use crate::id::{BucketId, ChunkId, Reference};
 
@@ -40,15 +39,7 @@ macro_rules! secret_key {
             }
         }
 
-        impl Field for $name {
-            const MIN_LEN: usize = 32;
-            fn put(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.0);
-            }
-            fn take(reader: &mut Reader<'_>) -> Result<Self> {
-                Ok(Self(reader.array()?))
-            }
-        }
+        crate::codec::array_field!($name, 32, expose);
     )*};
 }
 

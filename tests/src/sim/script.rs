@@ -1,12 +1,14 @@
-//! The script: what a seed makes of a deployment, and the judgement of every answer.
+//! The script: what a seed makes of a deployment, step by step.
+
+mod draw;
+mod judge;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use diaspore_engine::Engine;
-use diaspore_engine::api::{Caller, Error, ErrorKind, ListOptions, Precondition};
+use diaspore_engine::api::{Caller, Precondition};
 use diaspore_engine::config::Mode;
-use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use rand::{Rng, RngExt, SeedableRng};
@@ -15,9 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::{Action, Answer, BUCKET, perform};
 use super::deployment::{Deployment, DiskFate, broken};
-use super::model::{Model, Value, Violation};
-
-const KEYS: usize = 8;
+use super::model::{Model, Violation};
 
 /// Which faults a run may see, and so what it demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,84 +142,6 @@ impl Script {
         self.report.lines.push(line.into());
     }
 
-    /// Lets providers misbehave as the scenario allows.
-    fn faults(&mut self) {
-        let latency = Fault::always(Misbehaviour::Latency { fixed: Duration::from_millis(1), jitter: Duration::from_millis(9) });
-        match self.report.scenario {
-            Scenario::Crashes | Scenario::Takeover => {
-                for store in &self.world.stores {
-                    store.set_faults(latency.into());
-                }
-            }
-            Scenario::OneLiar => {
-                for (index, store) in self.world.stores.iter().enumerate() {
-                    let mut plan = FaultPlan::from(latency);
-                    if index == self.liar {
-                        for _ in 0..2 {
-                            plan = plan.with(misbehaviour(&mut self.rng));
-                        }
-                    }
-                    store.set_faults(plan);
-                }
-            }
-            Scenario::Outages => {
-                for store in &self.world.stores {
-                    let plan = match self.rng.random_range(0..10) {
-                        0 => FaultPlan::down(),
-                        1 => FaultPlan::from(Fault::chance(Misbehaviour::ErrorBefore, 0.3)).with(latency),
-                        2 => FaultPlan::from(Fault::chance(Misbehaviour::ErrorAfter, 0.3)).with(latency),
-                        3 => FaultPlan::from(Fault::chance(Misbehaviour::Freeze, 0.2)).with(latency),
-                        4 => {
-                            let late = Misbehaviour::LandLate { within: Duration::from_secs(30) };
-                            FaultPlan::from(Fault::chance(late, 0.3).on(&[Op::Put])).with(latency)
-                        }
-                        5 => FaultPlan::from(Fault::chance(Misbehaviour::Reset, 0.3)).with(latency),
-                        _ => FaultPlan::from(latency),
-                    };
-                    store.set_faults(plan);
-                }
-            }
-        }
-    }
-
-    fn actions(&mut self) -> Vec<Action> {
-        let count = self.rng.random_range(1..=4);
-        let mut used = BTreeSet::new();
-        let mut actions = Vec::new();
-        for _ in 0..count {
-            let index = self.rng.random_range(0..KEYS);
-            if !used.insert(index) {
-                continue;
-            }
-            let key = format!("ключ/{index}").into_bytes();
-            actions.push(match self.rng.random_range(0..10) {
-                0..5 => {
-                    let value = self.value();
-                    let condition = if self.rng.random_range(0..8) == 0 { Precondition::Absent } else { Precondition::None };
-                    Action::Put { key, value, condition }
-                }
-                5 => Action::Delete { key },
-                6..9 => Action::Get { key },
-                _ => {
-                    let first = self.rng.random_range(0..3000);
-                    Action::Range { key, first, last: first + self.rng.random_range(0..5000) }
-                }
-            });
-        }
-        actions
-    }
-
-    fn value(&mut self) -> Value {
-        self.next_value += 1;
-        let len = match self.rng.random_range(0..40) {
-            0 => 1_200_000 + self.rng.random_range(0..300_000),
-            1 => 0,
-            2..6 => self.rng.random_range(60_000..140_000),
-            _ => self.rng.random_range(1..6000),
-        };
-        Value { seed: self.next_value, len }
-    }
-
     /// Several operations at once on different keys; now and then the process dies in the middle.
     async fn batch(&mut self, caller: &Caller) -> Result<(), Violation> {
         let actions = self.actions();
@@ -266,100 +188,6 @@ impl Script {
         }
     }
 
-    fn judge(&mut self, action: &Action, answer: Option<Answer>) -> Result<(), Violation> {
-        let line = format!("{} -> {}", action.text(), answer.as_ref().map_or_else(|| "cut off".to_owned(), Answer::text));
-        self.note(line);
-        match (action, answer) {
-            (Action::Put { key, value, .. }, Some(Answer::Done)) => {
-                self.report.acknowledged += 1;
-                self.model.acknowledged(key, Some(*value));
-            }
-            (Action::Delete { key }, Some(Answer::Done)) => {
-                self.report.acknowledged += 1;
-                self.model.acknowledged(key, None);
-            }
-            (Action::Put { key, .. }, Some(Answer::Refused(error))) if error.kind == ErrorKind::PreconditionFailed => {
-                if self.model.candidates(key).is_empty() {
-                    return Err(Violation(format!("{} is said to exist", String::from_utf8_lossy(key))));
-                }
-            }
-            (Action::Delete { key }, Some(Answer::Refused(error))) if error.kind == ErrorKind::UnknownKey => {
-                self.model.observed(key, None, false)?;
-            }
-            (Action::Put { .. } | Action::Delete { .. }, Some(Answer::Refused(error))) if nothing_happened(error.kind) => {
-                self.expect_calm(&error)?;
-            }
-            (Action::Put { key, value, .. }, answer) => {
-                self.model.uncertain(key, Some(*value));
-                self.calm_answer(answer)?;
-            }
-            (Action::Delete { key }, answer) => {
-                self.model.uncertain(key, None);
-                self.calm_answer(answer)?;
-            }
-            (Action::Get { key } | Action::Range { key, .. }, Some(Answer::Refused(error))) if error.kind == ErrorKind::UnknownKey => {
-                self.report.reads += 1;
-                self.model.observed(key, None, false)?;
-            }
-            (Action::Range { .. }, Some(Answer::Refused(error))) if error.kind == ErrorKind::RangeNotSatisfiable => (),
-            (Action::Get { .. } | Action::Range { .. }, Some(Answer::Refused(error))) => self.expect_calm(&error)?,
-            (Action::Get { key } | Action::Range { key, .. }, Some(Answer::Bytes { start, size, bytes })) => {
-                self.report.reads += 1;
-                self.judge_bytes(key, start, size, &bytes)?;
-            }
-            (Action::Get { .. } | Action::Range { .. }, Some(Answer::Done) | None) => (),
-        }
-        Ok(())
-    }
-
-    /// A slice that was read must be the slice of an allowed value; a whole read pins it down.
-    fn judge_bytes(&mut self, key: &[u8], start: u64, size: u64, bytes: &[u8]) -> Result<(), Violation> {
-        if start == 0 && size == bytes.len() as u64 {
-            let value = self.model.identify(key, bytes)?;
-            return self.model.observed(key, Some(value), false);
-        }
-        let (start, end) = (usize::try_from(start).map_err(broken)?, usize::try_from(start).map_err(broken)? + bytes.len());
-        let fits =
-            self.model.candidates(key).into_iter().any(|value| value.len as u64 == size && value.bytes().get(start..end) == Some(bytes));
-        if fits {
-            Ok(())
-        } else {
-            Err(Violation(format!("a range of {} is no part of anything written there", String::from_utf8_lossy(key))))
-        }
-    }
-
-    fn calm_answer(&self, answer: Option<Answer>) -> Result<(), Violation> {
-        match answer {
-            Some(Answer::Refused(error)) => self.expect_calm(&error),
-            _ => Ok(()),
-        }
-    }
-
-    /// An error that this scenario gives no reason for is a violation.
-    fn expect_calm(&self, error: &Error) -> Result<(), Violation> {
-        let source = error.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
-        let excused = match self.report.scenario {
-            Scenario::Outages => error.is_retryable(),
-            // A provider that vanishes and comes back leaves the fence or the window waiting for a moment; data stays readable.
-            Scenario::OneLiar => matches!(error.kind, ErrorKind::NotAccepted | ErrorKind::OutcomeUnknown | ErrorKind::TooFewDomains),
-            Scenario::Crashes | Scenario::Takeover => false,
-        };
-        if excused {
-            Ok(())
-        } else {
-            Err(Violation(format!("refused without a reason in this scenario: {:?} {error}{source}", error.kind)))
-        }
-    }
-
-    fn fate(&mut self) -> DiskFate {
-        match self.rng.random_range(0..8) {
-            0..4 => DiskFate::Kept,
-            4 => DiskFate::Torn(self.rng.random_range(0..400)),
-            5 => DiskFate::RolledBack,
-            _ => DiskFate::Lost,
-        }
-    }
-
     fn die(&mut self, fate: DiskFate) {
         self.note(format!("crash, disk {fate:?}"));
         self.world.crash(fate);
@@ -402,44 +230,6 @@ impl Script {
         self.report.starts += 1;
         let caller = self.world.caller().await.map_err(broken)?;
         self.read_everything(&caller, true).await
-    }
-
-    /// Reads every key ever touched. `decided`: the process was just started, so what is seen has to stay.
-    async fn read_everything(&mut self, caller: &Caller, decided: bool) -> Result<(), Violation> {
-        let engine = self.engine()?;
-        for key in self.model.keys() {
-            let answer = perform(engine.clone(), caller.clone(), Action::Get { key: key.clone() }).await;
-            let seen = match answer {
-                Answer::Bytes { bytes, .. } => Some(self.model.identify(&key, &bytes)?),
-                Answer::Refused(error) if error.kind == ErrorKind::UnknownKey => None,
-                Answer::Refused(error) => {
-                    self.expect_calm(&error)?;
-                    continue;
-                }
-                Answer::Done => continue,
-            };
-            self.report.reads += 1;
-            self.model.observed(&key, seen, decided)?;
-        }
-        Ok(())
-    }
-
-    async fn listing(&mut self, caller: &Caller) -> Result<(), Violation> {
-        let options = ListOptions { limit: 1000, ..ListOptions::default() };
-        let page = match self.engine()?.list_blobs(caller, BUCKET, &options).await {
-            Ok(page) => page,
-            Err(error) => return self.expect_calm(&error),
-        };
-        let listed: Vec<Vec<u8>> = page.blobs.into_iter().map(|blob| blob.key).collect();
-        let (must, may) = self.model.listing();
-        self.note(format!("list -> {}", listed.len()));
-        if let Some(missing) = must.iter().find(|key| !listed.contains(key)) {
-            return Err(Violation(format!("{} is not listed", String::from_utf8_lossy(missing))));
-        }
-        if let Some(extra) = listed.iter().find(|key| !may.contains(key)) {
-            return Err(Violation(format!("{} is listed and should not exist", String::from_utf8_lossy(extra))));
-        }
-        if listed.is_sorted() { Ok(()) } else { Err(Violation("the listing is not in key order".into())) }
     }
 
     async fn settle(&mut self, timeout: Duration) {
@@ -544,37 +334,4 @@ async fn running_next<F: Future + Unpin>(running: &mut FuturesUnordered<F>) -> O
         Some(answer) => Some(answer),
         None => std::future::pending().await,
     }
-}
-
-/// A provider fault of any kind, striking now and then.
-fn misbehaviour(rng: &mut ChaCha12Rng) -> Fault {
-    let what = match rng.random_range(0..16) {
-        0 => Misbehaviour::ErrorBefore,
-        1 => Misbehaviour::ErrorAfter,
-        2 => Misbehaviour::Reset,
-        3 => Misbehaviour::Freeze,
-        4 => Misbehaviour::FreezeMidBody,
-        5 => Misbehaviour::Drip { bytes: 7, every: Duration::from_millis(5) },
-        6 => Misbehaviour::Truncate,
-        7 => Misbehaviour::Flip { bits: 3 },
-        8 => Misbehaviour::Swap,
-        9 => Misbehaviour::RollBack,
-        10 => Misbehaviour::StaleList { behind: 3 },
-        11 => Misbehaviour::DroppedWrite,
-        12 => Misbehaviour::EndlessBody,
-        13 => Misbehaviour::Down,
-        14 => Misbehaviour::Full,
-        _ => Misbehaviour::LandLate { within: Duration::from_mins(1) },
-    };
-    let chance = match rng.random_range(0..3) {
-        0 => 0.05,
-        1 => 0.3,
-        _ => 1.0,
-    };
-    Fault::chance(what, chance)
-}
-
-/// Kinds that promise that the mutation did not and will not happen.
-fn nothing_happened(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotAccepted | ErrorKind::TooFewDomains | ErrorKind::ReadOnly | ErrorKind::PreconditionFailed)
 }
