@@ -139,6 +139,9 @@ pub(crate) async fn refusal(response: Response) -> Failure {
             failure = failure.hint("--token-file FILE or DIASPORE_TOKEN gives an API key; metanode keys create makes one");
         }
         StatusCode::FORBIDDEN => failure = failure.hint("metanode keys list shows what each key may do"),
+        _ if matches!(problem.code.as_str(), "outcome_unknown" | "idempotency_in_flight") => {
+            failure = failure.hint("providers were silent while it was on its way: metanode blob stat shows later whether it came to be");
+        }
         _ if problem.retryable => failure = failure.hint("the same command may succeed later without any change"),
         _ => {}
     }

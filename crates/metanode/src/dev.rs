@@ -106,7 +106,7 @@ pub(crate) async fn run(global: &Global, command: &Dev) -> Outcome {
             cloud.name, cloud.endpoint, cloud.bucket, cloud.name
         ));
     }
-    note("hint: curl -X PUT --data 'always down' ENDPOINT/_emulator/faults makes one misbehave, DELETE makes it behave again");
+    note("hint: curl -X PUT --data down ENDPOINT/_emulator/faults makes one misbehave, DELETE makes it behave again");
     note("running until ctrl-c");
     service::signals().await
 }
