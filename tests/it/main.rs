@@ -17,6 +17,7 @@ mod kill;
 mod localstack;
 mod outage;
 mod program;
+mod recovery;
 mod sim;
 mod threats;
 mod traces;

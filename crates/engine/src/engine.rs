@@ -15,6 +15,7 @@ use crate::api::{
 use crate::audit::{self, AuditLine, Event};
 use crate::config::EngineConfig;
 use crate::history::History;
+use crate::losses::{self, Losses};
 use crate::settle::SettleReport;
 use crate::shared::{Ground, Shared};
 use crate::succession::Succession;
@@ -192,6 +193,16 @@ impl Engine {
     /// Waits until every released block is settled, at most for `timeout`.
     pub async fn settle_wait(&self, timeout: Duration) -> Result<SettleReport, Error> {
         settle::wait(&self.shared(), timeout).await
+    }
+
+    /// Whether reads are served.
+    pub fn is_readable(&self) -> bool {
+        self.shared().check_readable().is_ok()
+    }
+
+    /// What was acknowledged and cannot be read back now, by ids. Asks every provider about every block.
+    pub async fn losses(&self) -> Result<Losses, Error> {
+        losses::find(&self.shared()).await
     }
 
     /// State and counters.

@@ -7,7 +7,7 @@
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
 //! - `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
-//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened.
+//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened. `losses`: what cannot be read.
 
 pub mod api;
 pub mod config;
@@ -25,6 +25,7 @@ mod fence;
 mod history;
 mod keyring;
 mod layout;
+mod losses;
 mod namespace;
 mod prober;
 mod read;
@@ -44,4 +45,5 @@ pub use diaspore_block::id;
 pub use engine::Engine;
 pub use history::{Counts, History};
 pub use keyring::{Unanswered, new_keyring};
+pub use losses::{Losses, LostBlock, UnreadableBlob};
 pub use settle::SettleReport;

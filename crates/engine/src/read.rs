@@ -238,7 +238,7 @@ impl UnitJob {
 }
 
 /// The references in a list chunk.
-async fn load_list(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Result<Vec<ChunkRef>, Error> {
+pub(crate) async fn load_list(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Result<Vec<ChunkRef>, Error> {
     let chunk = match shared.data.cache.get(bucket, id) {
         Some(chunk) => chunk,
         None => load_chunk(shared, bucket, id).await?,

@@ -23,6 +23,7 @@ mod operate;
 mod output;
 mod providers;
 mod quickstart;
+mod recovered;
 mod secret;
 mod service;
 mod telemetry;

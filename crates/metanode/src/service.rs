@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
+use crate::recovered::Recovered;
 use crate::{credentials, history, init, secret};
 
 /// Everything a service is made of, before it runs.
@@ -74,19 +75,22 @@ pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     let keyring = find_keyring(&parts).await?;
     let declare_lost = flags.declare_lost.iter().map(|name| domain_of(&parts.specs, name)).collect::<Outcome<_>>()?;
     let running = bring_up(&parts, keyring, Mode::Recover { declare_lost }).await?;
-    require_active(&running.engine)?;
-    let status = running.engine.status();
-    global.output.print(&status, || {
-        format!(
-            "Recovered: {} blobs in {} buckets, {} blocks, log of {} entries with root {}",
-            status.blobs, status.buckets, status.blocks, status.log_size, status.log_root
-        )
-    })?;
+    // An end of the log that is not decided shows nothing; with too few domains to write, everything can still be read.
+    if !running.engine.is_readable() {
+        return require_active(&running.engine);
+    }
+    let losses = running.engine.losses().await.map_err(engine_failure)?;
+    let recovered = Recovered { status: running.engine.status(), losses };
+    global.output.print(&recovered, || recovered.to_string())?;
+    if let Some(why) = running.engine.why_read_only() {
+        note(&format!("warning: {why}"));
+    }
     if let Some(listener) = listener {
         return serve(&home, running, listener).await;
     }
     ensure_tokens(&home, &running.engine).await?;
-    running.engine.shutdown().await.map_err(engine_failure)
+    running.engine.shutdown().await.map_err(engine_failure)?;
+    recovered.verdict()
 }
 
 /// The failure domain of a provider, by the provider's or the domain's name.

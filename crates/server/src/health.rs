@@ -11,7 +11,7 @@ use crate::router::App;
 /// Answer of a check that holds.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
-    /// `up` or `ready`.
+    /// `up`; `ready`, or `read-only` when reads are served and changes refused.
     pub status: String,
 }
 
@@ -21,11 +21,15 @@ pub(crate) async fn alive() -> Json<Health> {
     Json(Health { status: "up".to_owned() })
 }
 
-/// Does the service take reads and changes?
+/// Is the log decided, and are reads served?
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, description = "Ready", body = Health),
         (status = 503, description = "`not_ready`, with the state")))]
 pub(crate) async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
     let state = app.engine.status().state;
-    if state == "active" { Ok(Json(Health { status: "ready".to_owned() })) } else { Err(Problem::not_ready(&state)) }
+    if !app.engine.is_readable() {
+        return Err(Problem::not_ready(&state));
+    }
+    let status = if state == "active" { "ready".to_owned() } else { state };
+    Ok(Json(Health { status }))
 }

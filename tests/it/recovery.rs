@@ -1,0 +1,78 @@
+//! `storage distributed recover` when providers are gone for good: what can be read is served, what cannot is listed.
+
+use super::program::{Place, status_of, tree};
+
+/// Random bytes that no chunk of another blob shares.
+fn random(len: usize, seed: u64) -> Vec<u8> {
+    use rand::{Rng, SeedableRng};
+    let mut bytes = vec![0; len];
+    rand_chacha::ChaCha12Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// A 3-of-5 deployment that held a large blob and small ones, settled, stopped, and without its disk.
+fn burnt() -> Place {
+    let place = Place::new();
+    place.init_local(5, 3);
+    let data = place.path("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("large.bin"), random(3_000_000, 1)).unwrap();
+    for at in 0..3 {
+        std::fs::write(data.join(format!("small-{at}")), random(3000, at + 2)).unwrap();
+    }
+    let service = place.start("start");
+    place.run(&format!("blob put {} photos/ --url {}", data.display(), service.url)).exits(0);
+    place.run(&format!("storage distributed settle --wait --timeout-s 60 --url {}", service.url)).exits(0);
+    assert_eq!(service.stop(), 0);
+    std::fs::remove_dir_all(place.home().join("data")).unwrap();
+    place
+}
+
+/// Two of five are gone and three are left: a commit would need four, so nothing is written, and everything is read.
+#[test]
+fn with_n_minus_k_providers_gone_everything_is_served_read_only() {
+    let place = burnt();
+    for gone in ["p2", "p4"] {
+        std::fs::remove_dir_all(place.path("clouds").join(gone)).unwrap();
+    }
+    let lost = "--declare-lost p2 --declare-lost p4";
+    let recovered = place.run(&format!("storage distributed recover {lost} --output json")).exits(0).json();
+    assert_eq!((&recovered["state"], &recovered["blobs"]), (&"read-only".into(), &4.into()));
+    assert_eq!(recovered["losses"]["unreadable"], serde_json::json!([]));
+
+    std::fs::remove_dir_all(place.home().join("data")).unwrap();
+    let service = place.start(&format!("recover --serve {lost}"));
+    place.run(&format!("blob get photos/ {} --recursive --url {}", place.path("back").display(), service.url)).exits(0);
+    assert_eq!(tree(&place.path("back")), tree(&place.path("data")));
+    assert_eq!(status_of(&format!("{}/healthz", service.url)), Some(200));
+    place.run(&format!("blob put {} photos/more --url {}", place.path("data/small-0").display(), service.url)).exits(3);
+    assert_eq!(service.stop(), 0);
+}
+
+/// Three of five lost the shards of the large blob: more than its class survives. It is listed by its version, and the rest is there.
+#[test]
+fn what_cannot_be_read_is_listed_by_id() {
+    let place = burnt();
+    let mut removed = 0;
+    for cloud in ["p1", "p3", "p5"] {
+        for (path, bytes) in tree(&place.path("clouds").join(cloud)) {
+            if bytes.len() > 100_000 {
+                std::fs::remove_file(place.path("clouds").join(cloud).join(path)).unwrap();
+                removed += 1;
+            }
+        }
+    }
+    assert!(removed >= 3, "the large blob has its shards in objects of their own");
+    let ran = place.run("storage distributed recover --output json").exits(4).says("cannot be read now");
+    let losses = &ran.json()["losses"];
+    let unreadable = losses["unreadable"].as_array().unwrap();
+    assert_eq!(unreadable.len(), 1, "{losses}");
+    assert_eq!(unreadable[0]["size"], 3_000_000);
+    assert_eq!(unreadable[0]["version"].as_str().unwrap().len(), 36);
+    assert!(!losses["lost_blocks"].as_array().unwrap().is_empty());
+    let service = place.start("start");
+    place.run(&format!("blob get photos/small-1 {} --url {}", place.path("one").display(), service.url)).exits(0);
+    assert_eq!(std::fs::read(place.path("one")).unwrap(), random(3000, 3));
+    place.run(&format!("blob get photos/large.bin {} --url {}", place.path("large").display(), service.url)).exits(3);
+    assert_eq!(service.stop(), 0);
+}
