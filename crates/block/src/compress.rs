@@ -3,7 +3,10 @@
 //! Stored form: one big-endian `u32` per frame, the offset of its end counted from the first frame, then the frames.
 //! The number of frames follows from the plain length, which the chunk's entry holds.
 
+use std::cell::RefCell;
 use std::ops::Range;
+
+use zstd::bulk::Compressor;
 
 use crate::error::{BlockError, Result};
 use crate::limits::{FRAME_LEN, MAX_CHUNK};
@@ -11,34 +14,66 @@ use crate::limits::{FRAME_LEN, MAX_CHUNK};
 const LEVEL: i32 = 1;
 const SAMPLE_LEN: usize = 4 << 10;
 const SAMPLES: usize = 3;
+/// After so many chunks of a stream in a row that did not pay, one sample decides whether the others are looked at.
+const MISSES: u32 = 8;
 const WHAT: &str = "compressed chunk";
 
-/// Whether three samples of 4 KiB say that compression pays: at least an eighth saved.
-pub fn probe(plain: &[u8]) -> bool {
-    let Ok(mut zstd) = zstd::bulk::Compressor::new(LEVEL) else { return false };
-    let mut pays = |bytes: &[u8]| zstd.compress(bytes).map_or(usize::MAX, |out| out.len());
-    if plain.len() <= SAMPLES * SAMPLE_LEN {
-        return pays(plain) < plain.len() - plain.len() / 8;
+thread_local! {
+    /// Making a context costs more than probing a chunk with it: every thread keeps one.
+    static ZSTD: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with this thread's context.
+fn with_zstd<T>(work: impl FnOnce(&mut Compressor<'static>) -> Result<T>) -> Result<T> {
+    ZSTD.with_borrow_mut(|kept| {
+        if kept.is_none() {
+            *kept = Compressor::new(LEVEL).ok();
+        }
+        kept.as_mut().map_or(Err(BlockError::Engine { what: "zstd" }), work)
+    })
+}
+
+/// Whether the chunks of one stream are worth compressing, by samples of 4 KiB: at least an eighth saved. A stream that never was
+/// gets a shorter look.
+#[derive(Debug, Default)]
+pub struct Probe {
+    misses: u32,
+}
+
+impl Probe {
+    fn pays(&mut self, zstd: &mut Compressor<'_>, plain: &[u8]) -> bool {
+        let step = plain.len().saturating_sub(SAMPLE_LEN) / (SAMPLES - 1);
+        let spread: Vec<&[u8]> = (0..SAMPLES).filter_map(|i| plain.get(i * step..i * step + SAMPLE_LEN)).collect();
+        let samples = if plain.len() <= SAMPLES * SAMPLE_LEN { vec![plain] } else { spread };
+        let hopeless = self.misses >= MISSES && !saves(zstd, samples.get(samples.len() / 2..=samples.len() / 2).unwrap_or_default());
+        let pays = !hopeless && saves(zstd, &samples);
+        self.misses = if pays { 0 } else { self.misses.saturating_add(1) };
+        pays
     }
-    let step = (plain.len() - SAMPLE_LEN) / (SAMPLES - 1);
-    let samples = (0..SAMPLES).filter_map(|i| plain.get(i * step..i * step + SAMPLE_LEN));
-    let stored = samples.map(&mut pays).fold(0usize, usize::saturating_add);
-    stored < SAMPLES * (SAMPLE_LEN - SAMPLE_LEN / 8)
+}
+
+/// Whether compressing takes an eighth off the samples together.
+fn saves(zstd: &mut Compressor<'_>, samples: &[&[u8]]) -> bool {
+    let whole: usize = samples.iter().map(|sample| sample.len()).sum();
+    let stored = samples.iter().map(|sample| zstd.compress(sample).map_or(usize::MAX, |out| out.len()));
+    stored.fold(0, usize::saturating_add) < whole - whole / 8
 }
 
 /// The stored form of a chunk, or nothing if raw bytes serve better (less than a sixteenth saved).
-pub fn compress(plain: &[u8]) -> Result<Option<Vec<u8>>> {
-    let engine = |_| BlockError::Engine { what: "zstd" };
-    if plain.is_empty() || plain.len() > MAX_CHUNK || !probe(plain) {
+pub fn compress(plain: &[u8], probe: &mut Probe) -> Result<Option<Vec<u8>>> {
+    if plain.is_empty() || plain.len() > MAX_CHUNK {
         return Ok(None);
     }
+    with_zstd(|zstd| if probe.pays(zstd, plain) { pack(zstd, plain) } else { Ok(None) })
+}
+
+fn pack(zstd: &mut Compressor<'_>, plain: &[u8]) -> Result<Option<Vec<u8>>> {
     let frames = plain.len().div_ceil(FRAME_LEN);
     let most = plain.len() - plain.len() / 16;
-    let mut zstd = zstd::bulk::Compressor::new(LEVEL).map_err(engine)?;
     let mut ends = Vec::with_capacity(frames);
     let mut body = Vec::with_capacity(plain.len() / 2);
     for frame in plain.chunks(FRAME_LEN) {
-        body.extend_from_slice(&zstd.compress(frame).map_err(engine)?);
+        body.extend_from_slice(&zstd.compress(frame).map_err(|_| BlockError::Engine { what: "zstd" })?);
         if body.len() + frames * 4 > most {
             return Ok(None);
         }
@@ -97,11 +132,35 @@ mod tests {
         (0..len).map(|i| b"the quick brown fox jumps "[(i / 3) % 26]).collect()
     }
 
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn compress(plain: &[u8]) -> Result<Option<Vec<u8>>> {
+        super::compress(plain, &mut Probe::default())
+    }
+
     #[test]
     fn random_bytes_stay_raw() {
-        let mut bytes = vec![0; 100_000];
-        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-        assert_eq!(compress(&bytes).unwrap(), None);
+        assert_eq!(compress(&noise(100_000)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_stream_that_did_not_pay_is_still_looked_at() {
+        let (mut probe, noise, text) = (Probe::default(), noise(100_000), text(100_000));
+        let stays_raw = |plain: &[u8], probe: &mut Probe| super::compress(plain, probe).unwrap().is_none();
+        // Two samples of three pay.
+        let mixed = [&text[..], &noise, &text].concat();
+        assert!(!stays_raw(&mixed, &mut probe));
+        for _ in 0..=MISSES {
+            assert!(stays_raw(&noise, &mut probe));
+        }
+        assert!(stays_raw(&mixed, &mut probe), "the middle decides");
+        assert!(!stays_raw(&text, &mut probe));
+        assert!(!stays_raw(&mixed, &mut probe), "one that pays brings the full look back");
+        assert_eq!(probe.misses, 0);
     }
 
     proptest! {

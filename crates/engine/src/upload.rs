@@ -85,6 +85,7 @@ struct Desk {
     body_hash: [u8; 32],
     content: ContentBuilder,
     seen: HashSet<ChunkId>,
+    probe: compress::Probe,
     /// Chunks that found no room; at most a data chunk and the lists it completed.
     parked: VecDeque<Ready>,
     sink: Sink,
@@ -140,6 +141,7 @@ impl Upload {
             body_hash: [0; 32],
             content: ContentBuilder::default(),
             seen: HashSet::new(),
+            probe: compress::Probe::default(),
             parked: VecDeque::new(),
             sink: Sink::Small(Vec::new()),
             shipping: None,
@@ -248,7 +250,8 @@ impl Desk {
             return Ok(());
         }
         let plain_len = u32::try_from(plain.len()).map_err(|_| Error::new(ErrorKind::Internal, "a chunk is longer than a chunk can be"))?;
-        let compressed = if self.shared.config.profile.compression { compress::compress(plain).map_err(sealing)? } else { None };
+        let compressed =
+            if self.shared.config.profile.compression { compress::compress(plain, &mut self.probe).map_err(sealing)? } else { None };
         let (encoding, stored) = match &compressed {
             Some(stored) => (Encoding::ZstdFramed, stored.as_slice()),
             None => (Encoding::Raw, plain),
