@@ -5,13 +5,13 @@
 use bytes::Bytes;
 use rand::CryptoRng;
 
-use crate::cell::{block_root, cell_hashes, shard_root};
-use crate::erasure;
+use crate::cell::{block_root, cell_hash, cell_hashes, shard_root};
+use crate::erasure::{self, coder::DefaultCoder};
 use crate::error::{BlockError, Result};
 use crate::geometry::{Geometry, shard_len_for};
 use crate::id::Hash32;
 use crate::key::{HeaderKey, LogIdentity};
-use crate::limits::MANIFEST_VERSION;
+use crate::limits::{CELL_LEN, MANIFEST_VERSION};
 use crate::manifest::{BlockPosition, CodeId, LogState, Manifest};
 use crate::name::{ObjectName, ShardAddress};
 use crate::shard::{ShardHeader, seal_header, seal_leaves};
@@ -31,7 +31,19 @@ pub struct CodedBlock {
 }
 
 /// Codes a payload. `blind` is random per attempt; the padding behind the payload follows from it.
-pub fn encode(mut payload: Vec<u8>, geometry: Geometry, blind: [u8; 32]) -> Result<CodedBlock> {
+pub fn encode(payload: Vec<u8>, geometry: Geometry, blind: [u8; 32]) -> Result<CodedBlock> {
+    encode_into(payload, Vec::new(), geometry, blind, |data, parity| (data.into(), parity.into()))
+}
+
+/// [`encode`] with memory that was used before: `parity` may hold anything and is written over, and `share` says who gets both
+/// buffers back when the last shard is gone.
+pub fn encode_into(
+    mut payload: Vec<u8>,
+    mut parity: Vec<u8>,
+    geometry: Geometry,
+    blind: [u8; 32],
+    share: impl FnOnce(Vec<u8>, Vec<u8>) -> (Bytes, Bytes),
+) -> Result<CodedBlock> {
     let invalid = BlockError::Invalid { what: "payload length" };
     let shard_len = shard_len_for(payload.len(), geometry.k())?;
     let payload_len = u32::try_from(payload.len()).map_err(|_| invalid)?;
@@ -40,15 +52,19 @@ pub fn encode(mut payload: Vec<u8>, geometry: Geometry, blind: [u8; 32]) -> Resu
     if let Some(padding) = payload.get_mut(payload_len as usize..) {
         blake3::Hasher::new_derive_key(PADDING_CONTEXT).update(&blind).finalize_xof().fill(padding);
     }
-    let parity = {
-        let data: Vec<&[u8]> = payload.chunks(each).collect();
-        Bytes::from(erasure::parity(geometry, &data, each)?)
-    };
-    let data = Bytes::from(payload);
+    parity.resize(each * usize::from(geometry.f()), 0);
+    let mut leaves: Vec<Vec<Hash32>> = (0..geometry.n()).map(|_| Vec::with_capacity(each.div_ceil(CELL_LEN))).collect();
+    let data: Vec<&[u8]> = payload.chunks(each).collect();
+    // A column's cells are hashed while coding has them in the cache.
+    erasure::parity_into::<DefaultCoder>(geometry, &data, &mut parity, |index, column| {
+        if let Some(cells) = leaves.get_mut(index) {
+            cells.extend(column.chunks(CELL_LEN).map(cell_hash));
+        }
+    })?;
+    let (data, parity) = share(payload, parity);
     let cut = |all: &Bytes, count: u8| (0..usize::from(count)).map(|i| all.slice(i * each..(i + 1) * each)).collect::<Vec<_>>();
     let mut bodies = cut(&data, geometry.k());
     bodies.extend(cut(&parity, geometry.f()));
-    let leaves: Vec<_> = bodies.iter().map(|body| cell_hashes(body)).collect();
     let roots = (0u8..).zip(&leaves).map(|(index, cells)| shard_root(index, shard_len, cells)).collect();
     Ok(CodedBlock { geometry, payload_len, shard_len, bodies, leaves, roots, blind })
 }

@@ -15,20 +15,30 @@ pub fn parity(geometry: Geometry, data: &[&[u8]], shard_len: usize) -> Result<Ve
 
 /// The parity shards with a named engine.
 pub fn parity_with<C: ShardCoder>(geometry: Geometry, data: &[&[u8]], shard_len: usize) -> Result<Vec<u8>> {
+    let mut parity = vec![0; shard_len * usize::from(geometry.f())];
+    parity_into::<C>(geometry, data, &mut parity, |_, _| ())?;
+    Ok(parity)
+}
+
+/// The parity shards into memory of the caller, n - k times as long as a shard. Shows each column of each shard to `seen`, by the
+/// shard's index and in order, right after it was coded; columns are [`COLUMN_LEN`] bytes but for the last.
+pub fn parity_into<C: ShardCoder>(geometry: Geometry, data: &[&[u8]], parity: &mut [u8], mut seen: impl FnMut(usize, &[u8])) -> Result<()> {
     let engine = BlockError::Engine { what: "erasure coder" };
-    if data.len() != usize::from(geometry.k()) || data.iter().any(|shard| shard.len() != shard_len) || shard_len == 0 {
+    let shard_len = data.first().map_or(0, |shard| shard.len());
+    let fits = data.len() == usize::from(geometry.k()) && parity.len() == shard_len * usize::from(geometry.f());
+    if !fits || data.iter().any(|shard| shard.len() != shard_len) || shard_len == 0 {
         return Err(engine);
     }
     let coder = C::new(geometry)?;
-    let mut parity = vec![0; shard_len * usize::from(geometry.f())];
     let mut rows: Vec<_> = parity.chunks_mut(shard_len).map(|row| row.chunks_mut(COLUMN_LEN)).collect();
     for start in (0..shard_len).step_by(COLUMN_LEN) {
         let end = shard_len.min(start + COLUMN_LEN);
         let from: Vec<&[u8]> = data.iter().filter_map(|shard| shard.get(start..end)).collect();
         let mut to: Vec<&mut [u8]> = rows.iter_mut().filter_map(Iterator::next).collect();
         coder.encode(&from, &mut to)?;
+        from.into_iter().chain(to.into_iter().map(|column| &*column)).enumerate().for_each(|(index, column)| seen(index, column));
     }
-    Ok(parity)
+    Ok(())
 }
 
 /// Rebuilds shard `wanted` from exactly `k` others, given as (index, bytes) of equal length.

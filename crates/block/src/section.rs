@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rand::CryptoRng;
+use zeroize::Zeroize;
 
 use crate::error::{BlockError, Result};
 use crate::id::{KeyVersion, TenantId};
@@ -57,7 +58,14 @@ impl PayloadBuilder {
     /// An empty payload of at most `limit` bytes once sealed; `capacity` bytes are reserved at once. With
     /// `shard_len_for(limit, k) * k` reserved, coding never moves the payload.
     pub fn new(limit: usize, capacity: usize) -> Self {
-        Self { buffer: Vec::with_capacity(capacity), sections: Vec::new(), limit }
+        Self::reusing(Vec::new(), limit, capacity)
+    }
+
+    /// The same in memory that was used before; what it holds is dropped.
+    pub fn reusing(mut buffer: Vec<u8>, limit: usize, capacity: usize) -> Self {
+        buffer.clear();
+        buffer.reserve_exact(capacity);
+        Self { buffer, sections: Vec::new(), limit }
     }
 
     /// Starts the next section and gives its index.
@@ -132,11 +140,11 @@ impl PayloadBuilder {
         for index in 0..self.sections.len() {
             sections.push(self.seal_section(index, at, keys, rng)?);
         }
-        Ok(SealedPayload { bytes: self.buffer, sections })
+        Ok(SealedPayload { bytes: std::mem::take(&mut self.buffer), sections })
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.buffer
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
     pub(crate) fn seal_section(
@@ -172,6 +180,13 @@ impl PayloadBuilder {
             *place = *byte;
         }
         Ok(())
+    }
+}
+
+/// A payload that was never sealed holds plaintext: it leaves none in freed memory.
+impl Drop for PayloadBuilder {
+    fn drop(&mut self) {
+        self.buffer.as_mut_slice().zeroize();
     }
 }
 

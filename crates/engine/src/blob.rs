@@ -31,7 +31,7 @@ use crate::namespace::{self, local, view};
 use crate::read;
 use crate::read::pace::Pace;
 use crate::shared::{Meters, Shared};
-use crate::upload::{Purpose, Received, Shipment, Upload};
+use crate::upload::{BlockMemory, Purpose, Received, Shipment, Upload};
 use condition::{check_key, check_options, check_precondition, resolve_range};
 use flight::Flights;
 
@@ -47,6 +47,7 @@ pub(crate) struct DataPath {
     pub(crate) pace: Pace,
     /// One permit per upload that holds more than a few bytes of its body.
     pub(crate) windows: Arc<Semaphore>,
+    pub(crate) blocks: Arc<BlockMemory>,
     flights: Flights,
 }
 
@@ -57,6 +58,7 @@ impl DataPath {
             cache: ChunkCache::new(limits.cache_bytes),
             pace: Pace::default(),
             windows: Arc::new(Semaphore::new(WINDOWS)),
+            blocks: Arc::new(BlockMemory::new(limits.upload_bytes)),
             flights: Flights::default(),
         }
     }

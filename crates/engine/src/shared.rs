@@ -208,8 +208,6 @@ pub(crate) struct Shared {
     pub(crate) committer: Committer,
     pub(crate) settlement: Settlement,
     pub(crate) locks: KeyLocks,
-    /// One permit per byte of upload buffers.
-    pub(crate) upload_bytes: Arc<Semaphore>,
     /// One permit per byte of commit blocks whose shards are still on their way.
     pub(crate) commit_buffers: Arc<Semaphore>,
     /// One permit per byte of download buffers.
@@ -255,7 +253,6 @@ impl Shared {
             committer,
             settlement: Settlement::default(),
             locks: KeyLocks::default(),
-            upload_bytes: Arc::new(Semaphore::new(limits.upload_bytes)),
             commit_buffers: Arc::new(Semaphore::new(commit_buffer_bytes(&limits))),
             read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),
             bulk_counter: AtomicU64::new(0),

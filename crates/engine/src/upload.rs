@@ -5,6 +5,7 @@
 //! [`SMALL_BYTES`] fills no block of its own: its chunks ride in the commit block.
 
 pub(crate) mod content;
+mod memory;
 mod pack;
 mod ship;
 
@@ -29,10 +30,13 @@ use content::{ContentBuilder, FullList, Rest};
 use pack::Packer;
 use ship::Shipping;
 
+pub(crate) use memory::{BlockMemory, Buffers};
 pub(crate) use ship::Shipment;
 
 /// Blobs up to this size ride in commit blocks.
 pub(crate) const SMALL_BYTES: u64 = 1 << 20;
+// Chunks are first cut when the window is full: by then a blob of more than one commit block's share is known to be one.
+const _: () = assert!(crate::chunker::WINDOW_BYTES as u64 > SMALL_BYTES);
 /// Chunk ids of one upload remembered for deduplication against itself; beyond it only the ledger is asked.
 const REMEMBERED_CHUNKS: usize = 1 << 16;
 /// Bytes of a body that may be held without a place among the buffered uploads.

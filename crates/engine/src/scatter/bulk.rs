@@ -8,13 +8,13 @@ use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, Seq};
 use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
 use diaspore_block::record::{BulkAdded, ChunkEntry, SectionInfo};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Purpose, ScatterHandle, spawn};
 use crate::api::{Error, ErrorKind};
 use crate::coded::Coded;
 use crate::layout;
 use crate::shared::{Meters, Shared};
+use crate::upload::Buffers;
 use crate::world::cpu;
 
 /// The position of a bulk block that is being filled. Bulk counters may have gaps: only commit blocks are counted by probing.
@@ -61,20 +61,23 @@ impl BulkHandle {
     }
 }
 
-/// Codes, signs and scatters a sealed payload. `budget` is given back when the last buffer is dropped.
+/// Codes, signs and scatters a sealed payload, which `buffers` hold; they go back when the last shard's bytes are dropped.
 pub(crate) fn scatter_bulk(
     shared: &Arc<Shared>,
     slot: BulkSlot,
-    payload: Vec<u8>,
+    mut buffers: Buffers,
     sections: Vec<SectionInfo>,
     chunks: Vec<ChunkEntry>,
-    budget: OwnedSemaphorePermit,
 ) -> Result<BulkHandle, Error> {
     let mut blind = [0; 32];
     shared.entropy.draw(&mut blind);
     let log = LogState { epoch: slot.epoch, seq: Seq(0), k_floor: slot.geometry.k(), ..LogState::default() };
     let signed = cpu(|| {
-        let coded = block::encode(payload, slot.geometry, blind)?;
+        let (payload, parity) = (std::mem::take(&mut buffers.payload), std::mem::take(&mut buffers.parity));
+        let coded = block::encode_into(payload, parity, slot.geometry, blind, |payload, parity| {
+            (buffers.payload, buffers.parity) = (payload, parity);
+            shared.data.blocks.share(buffers)
+        })?;
         Ok(coded.sign(slot.position, 0, log, &shared.keys.identity))
     })
     .map_err(|error: diaspore_block::BlockError| Error::caused(ErrorKind::Internal, "the block could not be coded", error))?;
@@ -97,6 +100,6 @@ pub(crate) fn scatter_bulk(
         sections: facts.sections.clone(),
         chunks,
     };
-    let handle = spawn(shared, coded, Purpose::Bulk, Some(budget));
+    let handle = spawn(shared, coded, Purpose::Bulk, None);
     Ok(BulkHandle { added: Some(added), handle })
 }

@@ -9,8 +9,8 @@ use diaspore_block::record::{ChunkEntry, Encoding};
 use diaspore_block::section::PayloadBuilder;
 use diaspore_ledger::BlockEntry;
 use diaspore_provider::{HealthState, ProviderId};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::memory::{BlockMemory, Buffers};
 use super::sealing;
 use crate::api::{Error, ErrorKind};
 use crate::scatter::{BulkHandle, BulkSlot, open_bulk, scatter_bulk};
@@ -26,10 +26,9 @@ pub(super) struct Packer {
     slot: BulkSlot,
     payload: PayloadBuilder,
     chunks: Vec<ChunkEntry>,
-    /// Payload bytes that the permits allow, parity paid.
-    granted: usize,
-    budget: OwnedSemaphorePermit,
-    shared: Arc<Shared>,
+    /// What the block is made in, without the payload under construction.
+    buffers: Buffers,
+    memory: Arc<BlockMemory>,
 }
 
 impl Packer {
@@ -37,17 +36,15 @@ impl Packer {
     pub(super) async fn open(shared: &Arc<Shared>, tenant: TenantId) -> Result<Self, Error> {
         let slot = open_bulk(shared)?;
         let most = max_payload(slot.geometry.k()).min(MOST_PAYLOAD);
-        let first = STEP_BYTES.min(most);
-        let permits = permits(&slot, first, shared.config.limits.upload_bytes);
-        let closed = |_| Error::new(ErrorKind::NotAccepted, "the service is shutting down; nothing was accepted");
-        let budget = Arc::clone(&shared.upload_bytes).acquire_many_owned(permits).await.map_err(closed)?;
+        let memory = Arc::clone(&shared.data.blocks);
+        let mut buffers = memory.take(slot.geometry, STEP_BYTES.min(most)).await?;
         // Room for padding, so that coding never moves the payload; untouched pages cost nothing.
         let shard_len = shard_len_for(most, slot.geometry.k()).map_err(sealing)?;
         let capacity = usize::try_from(shard_len).unwrap_or(most).saturating_mul(usize::from(slot.geometry.k()));
-        let mut payload = PayloadBuilder::new(most, capacity);
+        let mut payload = PayloadBuilder::reusing(std::mem::take(&mut buffers.payload), most, capacity);
         let key_version = shared.keys.tenant(tenant).map_err(sealing)?.current;
         payload.begin(tenant, key_version, BULK_SEGMENT_LOG2).map_err(sealing)?;
-        Ok(Self { slot, payload, chunks: Vec::new(), granted: first, budget, shared: Arc::clone(shared) })
+        Ok(Self { slot, payload, chunks: Vec::new(), buffers, memory })
     }
 
     /// k, n and whether that is less than the policy wants.
@@ -62,7 +59,8 @@ impl Packer {
 
     /// Takes a chunk in; false when it does not fit any more or memory is short.
     pub(super) fn put(&mut self, bucket: BucketId, id: ChunkId, encoding: Encoding, plain_len: u32, stored: &[u8]) -> Result<bool, Error> {
-        if stored.len() as u64 > self.payload.room() || !self.afford(stored.len()) {
+        let sealed = self.payload.len() + stored.len() + stored.len() / 1024;
+        if stored.len() as u64 > self.payload.room() || !self.memory.afford(&mut self.buffers, sealed, STEP_BYTES) {
             // A chunk that does not fit an empty block would never fit.
             return if self.chunks.is_empty() { Err(Error::new(ErrorKind::Internal, "a chunk exceeds a block")) } else { Ok(false) };
         }
@@ -72,29 +70,13 @@ impl Packer {
         Ok(true)
     }
 
-    /// Makes sure that the budget covers `more` bytes. Never waits: a block that waited while it holds memory could wait for itself.
-    fn afford(&mut self, more: usize) -> bool {
-        while self.payload.len() + more + more / 1024 > self.granted {
-            let permits = permits(&self.slot, STEP_BYTES, self.shared.config.limits.upload_bytes);
-            let Ok(permit) = Arc::clone(&self.shared.upload_bytes).try_acquire_many_owned(permits) else { return false };
-            self.budget.merge(permit);
-            self.granted += STEP_BYTES;
-        }
-        true
-    }
-
     /// Seals the block and sends it off.
     pub(super) fn seal(self, shared: &Arc<Shared>) -> Result<BulkHandle, Error> {
-        let Self { slot, payload, chunks, budget, .. } = self;
+        let Self { slot, payload, chunks, mut buffers, .. } = self;
         let sealed = payload.seal(&slot.position, &shared.keys, &mut shared.rng()).map_err(sealing)?;
-        scatter_bulk(shared, slot, sealed.bytes, sealed.sections, chunks, budget)
+        buffers.payload = sealed.bytes;
+        scatter_bulk(shared, slot, buffers, sealed.sections, chunks)
     }
-}
-
-/// Permits for payload bytes and the parity made of them, at most all there are.
-fn permits(slot: &BulkSlot, payload: usize, all: usize) -> u32 {
-    let (k, n) = (usize::from(slot.geometry.k()), usize::from(slot.geometry.n()));
-    u32::try_from((payload * n).div_ceil(k).min(all)).unwrap_or(u32::MAX)
 }
 
 /// Whether enough domains that hold a block answer now for it to be read with one more loss.
