@@ -19,6 +19,7 @@ mod outage;
 mod program;
 mod recovery;
 mod sim;
+mod tenants;
 mod threats;
 mod traces;
 mod trouble;

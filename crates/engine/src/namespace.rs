@@ -83,8 +83,8 @@ pub(crate) async fn create_tenant(shared: &Arc<Shared>, name: &str) -> Result<Te
         return Err(Error::new(
             ErrorKind::NotAccepted,
             format!(
-                "all {} tenants that the running service has keys for are named: start it again, which makes room for {} more as soon as \
-                 every provider answers",
+                "all {} tenants that the running service has keys for are named: a start that finds few left makes room for {} more once \
+                 every provider answers, and the start after it has them",
                 shared.keys.tenants.len(),
                 crate::keyring::TENANT_SLOTS
             ),

@@ -63,7 +63,7 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
     let listener = listen(config.service.address()).await?;
     let keyring = init::open_keyring(&home, &parts.master)?;
     let running = bring_up(&parts, keyring, Mode::Start).await?;
-    let running = Box::pin(with_room(&parts, running)).await?;
+    make_room(&parts, &running.engine).await?;
     serve(&home, running, listener).await
 }
 
@@ -175,20 +175,19 @@ pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Out
     Ok(Running { engine, fatal })
 }
 
-/// Starts once more with the keyring's next version, if there was too little room for more tenants in this one.
-async fn with_room(parts: &Parts, running: Running) -> Outcome<Running> {
-    match running.engine.extend_keyring(&parts.master).await {
-        Ok(None) => return Ok(running),
-        Ok(Some(sealed)) => secret::replace_private(&parts.home.keyring(), &sealed)?,
+/// Makes room for more tenants in the keyring's next version, if there is too little in this one. The next start uses it.
+async fn make_room(parts: &Parts, engine: &Engine) -> Outcome {
+    match engine.extend_keyring(&parts.master).await {
+        Ok(None) => Ok(()),
+        Ok(Some(sealed)) => {
+            note("the keyring has room for more tenants: from the next start on they can be created");
+            secret::replace_private(&parts.home.keyring(), &sealed)
+        }
         Err(error) => {
             tracing::warn!(%error, "no room was made for more tenants");
-            return Ok(running);
+            Ok(())
         }
     }
-    tracing::info!("the keyring has room for more tenants now: starting with it");
-    running.engine.shutdown().await.map_err(engine_failure)?;
-    drop(running);
-    bring_up(parts, init::open_keyring(&parts.home, &parts.master)?, Mode::Start).await
 }
 
 /// Puts the keyring of a new deployment on the providers, as far as an earlier try did not.
