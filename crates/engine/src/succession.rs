@@ -6,6 +6,7 @@
 //! was released go on meanwhile; mutations are refused before anything is sealed; what was in flight has an unknown outcome,
 //! which the same `Idempotency-Key` resolves afterwards.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const BEFORE_STEPPING_UP: Duration = Duration::from_secs(30);
 /// A layout that cannot be written is left after the first of these, and shorter outages are waited out; after a successor that could
 /// not decide the next one waits longer, up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
+/// The same domains as last time will hardly say more: every try leaves a claim at every provider.
+const WITHOUT_NEWS: Duration = Duration::from_mins(30);
 /// The predecessor's tasks end at their next point of waiting; this is for those that are inside the disk.
 const TASKS_END: Duration = Duration::from_secs(10);
 
@@ -96,6 +99,7 @@ impl Succession {
 async fn keep(line: Arc<Succession>) {
     let mut wished: Option<(Wish, Instant)> = None;
     let mut failed = 0;
+    let mut asked = BTreeSet::new();
     loop {
         tokio::time::sleep(TICK).await;
         let current = line.current();
@@ -115,10 +119,12 @@ async fn keep(line: Arc<Succession>) {
             _ => Instant::now(),
         };
         wished = Some((wish, since));
-        if since.elapsed() < wish.patience(failed) {
+        let up = layout::healthy(&current);
+        let news = failed == 0 || up != asked;
+        if since.elapsed() < if news { wish.patience(failed) } else { WITHOUT_NEWS } {
             continue;
         }
-        wished = None;
+        (wished, asked) = (None, up);
         failed = match succeed(&line, &current, wish).await {
             Ok(true) => 0,
             Ok(false) => failed.saturating_add(1),
