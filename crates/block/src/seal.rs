@@ -317,6 +317,18 @@ impl<C: SegmentCipher> Opener<C> {
         opened.map_err(|_| BlockError::NotAuthentic { what: self.what })
     }
 
+    /// Opens segment `index` where its sealed bytes stand, and gives its plain length: they are followed by the useless tag.
+    /// After an error nothing of `sealed` may be used, not even as the sealed bytes.
+    pub fn open_segment_in_place(&self, index: u32, sealed: &mut [u8]) -> Result<usize> {
+        let len = self.segment_len(index)?;
+        if sealed.len() != len + TAG_LEN {
+            return Err(BlockError::Malformed { what: self.what });
+        }
+        let nonce = segment_nonce(&self.nonce, index);
+        self.cipher.open_in_place(&nonce, sealed).map_err(|_| BlockError::NotAuthentic { what: self.what })?;
+        Ok(len)
+    }
+
     /// Opens the bytes `span.sealed` of the sealed form and gives the plaintext `span.plain`, nothing else.
     pub fn open_span(&self, span: &Span, sealed: &[u8]) -> Result<Vec<u8>> {
         if sealed.len() as u64 != span.sealed.end.saturating_sub(span.sealed.start) {

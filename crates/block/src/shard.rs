@@ -218,6 +218,11 @@ impl LeafList {
         Ok(Self { block_root: known.block_root, shard: known.shard, shard_len: known.shard_len, cells })
     }
 
+    /// Cells of the shard.
+    pub fn cell_count(&self) -> u32 {
+        crate::codec::length(self.cells.len())
+    }
+
     /// The hash of cell `i`, if the shard has one.
     pub fn cell(&self, i: u32) -> Option<&Hash32> {
         self.cells.get(i as usize)
@@ -245,7 +250,7 @@ impl VerifiedCells {
     /// are named, so that the others can be used.
     pub fn check(leaves: &LeafList, first_cell: u32, bytes: Bytes) -> Result<Self> {
         // Counting from beyond the last cell would overflow; there is nothing to check there.
-        let first = first_cell.min(crate::codec::length(leaves.cells.len()));
+        let first = first_cell.min(leaves.cell_count());
         let cells = (first..).zip(bytes.chunks(CELL_LEN));
         let wrong: Vec<u32> = cells.filter(|(i, cell)| !leaves.check_cell(*i, cell)).map(|(i, _)| i).collect();
         let start = first_cell.checked_mul(1 << crate::limits::CELL_LOG2);

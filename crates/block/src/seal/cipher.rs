@@ -18,6 +18,8 @@ pub trait SegmentCipher: Sized {
     fn seal(&self, nonce: &[u8; 12], text: &mut [u8]) -> Result<[u8; TAG_LEN]>;
     /// Decrypts `text` into `out` of the same length; nothing of `out` may be used after an error.
     fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), WrongTag>;
+    /// Decrypts a segment, ciphertext and tag, where it is; what stands there after an error is of no use.
+    fn open_in_place(&self, nonce: &[u8; 12], segment: &mut [u8]) -> std::result::Result<(), WrongTag>;
 }
 
 /// The engine this build uses.
@@ -45,6 +47,11 @@ impl SegmentCipher for ReferenceCipher {
         let buffer = InOutBuf::new(text, out).map_err(|_| WrongTag)?;
         self.0.decrypt_inout_detached(nonce.into(), &[], buffer, tag.into()).map_err(|_| WrongTag)
     }
+
+    fn open_in_place(&self, nonce: &[u8; 12], segment: &mut [u8]) -> std::result::Result<(), WrongTag> {
+        let (text, tag) = segment.split_last_chunk_mut::<TAG_LEN>().ok_or(WrongTag)?;
+        self.0.decrypt_inout_detached(nonce.into(), &[], InOutBuf::from(text), (&*tag).into()).map_err(|_| WrongTag)
+    }
 }
 
 /// AWS-LC through `aws-lc-rs`.
@@ -70,5 +77,10 @@ impl SegmentCipher for FastCipher {
     fn open(&self, nonce: &[u8; 12], text: &[u8], tag: &[u8; TAG_LEN], out: &mut [u8]) -> std::result::Result<(), WrongTag> {
         let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
         self.0.open_separate_gather(nonce, aws_lc_rs::aead::Aad::empty(), text, tag, out).map_err(|_| WrongTag)
+    }
+
+    fn open_in_place(&self, nonce: &[u8; 12], segment: &mut [u8]) -> std::result::Result<(), WrongTag> {
+        let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(*nonce);
+        self.0.open_in_place(nonce, aws_lc_rs::aead::Aad::empty(), segment).map(|_| ()).map_err(|_| WrongTag)
     }
 }

@@ -34,6 +34,24 @@ proptest! {
     }
 
     #[test]
+    fn a_segment_opens_where_it_stands_or_not_at_all(len in 1usize..4096, at in any::<usize>(), bit in 0u8..8, seed in any::<u64>()) {
+        let plain = bytes(seed, len);
+        let sealed = seal_object(&KEY, Salt::draw(&mut rng(seed)), &context(12), &plain).unwrap();
+        let (prefix, segment) = sealed.split_first_chunk::<PREFIX_LEN>().unwrap();
+        let fast = Opener::new(&KEY, &context(12), len as u64, prefix, "x").unwrap();
+        let slow = Opener::<ReferenceCipher>::new_with(&KEY, &context(12), len as u64, prefix, "x").unwrap();
+        let (mut one, mut two, mut flipped) = (segment.to_vec(), segment.to_vec(), segment.to_vec());
+        prop_assert_eq!(fast.open_segment_in_place(0, &mut one).unwrap(), len);
+        prop_assert_eq!(slow.open_segment_in_place(0, &mut two).unwrap(), len);
+        prop_assert_eq!(&one[..len], &plain);
+        prop_assert_eq!(&two[..len], &plain);
+        flipped[at % segment.len()] ^= 1 << bit;
+        prop_assert!(slow.open_segment_in_place(0, &mut flipped.clone()).is_err());
+        prop_assert!(fast.open_segment_in_place(0, &mut flipped).is_err());
+        prop_assert!(fast.open_segment_in_place(0, &mut segment.to_vec()[1..]).is_err());
+    }
+
+    #[test]
     fn any_altered_cut_or_extended_form_is_refused(len in 0usize..5000, at in any::<usize>(), bit in 0u8..8, cut in 1usize..80, seed in any::<u64>()) {
         let sealed = seal_object(&KEY, Salt::draw(&mut rng(seed)), &context(9), &bytes(seed, len)).unwrap();
         let open = |bytes: &[u8]| open_object(&KEY, &context(9), bytes, 1 << 20, "x");
