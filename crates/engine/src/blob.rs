@@ -23,12 +23,13 @@ use crate::api::{
     PutOptions, PutOutcome,
 };
 use crate::audit::Event;
-use crate::cache::ChunkCache;
+use crate::cache::{ChunkCache, LeafCache};
 use crate::commit::{CommitRequest, Committed, NewRecord};
 use crate::config::Limits;
 use crate::layout;
 use crate::namespace::{self, local, view};
 use crate::read;
+use crate::read::links::Links;
 use crate::read::pace::Pace;
 use crate::shared::{Meters, Shared};
 use crate::upload::{BlockMemory, Purpose, Received, Shipment, Upload};
@@ -44,7 +45,9 @@ const WINDOWS: usize = 24;
 #[derive(Debug)]
 pub(crate) struct DataPath {
     pub(crate) cache: ChunkCache,
+    pub(crate) leaves: LeafCache,
     pub(crate) pace: Pace,
+    pub(crate) links: Links,
     /// One permit per upload that holds more than a few bytes of its body.
     pub(crate) windows: Arc<Semaphore>,
     pub(crate) blocks: Arc<BlockMemory>,
@@ -56,7 +59,9 @@ impl DataPath {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             cache: ChunkCache::new(limits.cache_bytes),
+            leaves: LeafCache::default(),
             pace: Pace::default(),
+            links: Links::default(),
             windows: Arc::new(Semaphore::new(WINDOWS)),
             blocks: Arc::new(BlockMemory::new(limits.upload_bytes)),
             flights: Flights::default(),

@@ -1,14 +1,18 @@
-//! The memory tier: decoded chunks of hot small reads and chunk lists, bounded in bytes.
+//! The memory tier: decoded chunks of hot small reads, chunk lists, and the leaf lists of shards, each bounded in bytes.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use diaspore_block::id::{BucketId, ChunkId};
+use diaspore_block::id::{BlockId, BucketId, ChunkId};
+use diaspore_block::shard::LeafList;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
 /// Bookkeeping of one entry beside its bytes.
 const ENTRY_BYTES: u64 = 128;
+/// Bound of all leaf lists: those of some 1900 shards of 4 MiB.
+const LEAF_BYTES: u64 = 4 << 20;
 
 type Key = (BucketId, ChunkId);
 /// Without random keys, so that a simulation replays; nobody chooses chunk ids, they are keyed hashes.
@@ -45,9 +49,53 @@ impl ChunkCache {
         self.chunks.get(&(bucket, id))
     }
 
-    /// Keeps a whole plain chunk; the bytes are copied when they are a small part of a larger buffer.
-    pub(crate) fn put(&self, bucket: BucketId, id: ChunkId, chunk: &Bytes) {
-        self.chunks.insert((bucket, id), Bytes::copy_from_slice(chunk));
+    /// Keeps a copy of a whole plain chunk, given as its pieces: they are small parts of larger buffers.
+    pub(crate) fn put(&self, bucket: BucketId, id: ChunkId, pieces: &[Bytes]) {
+        self.chunks.insert((bucket, id), Bytes::from(pieces.concat()));
+    }
+}
+
+#[derive(Debug, Clone)]
+struct LeafWeight;
+
+impl Weighter<(BlockId, u8), Arc<LeafList>> for LeafWeight {
+    fn weight(&self, _: &(BlockId, u8), leaves: &Arc<LeafList>) -> u64 {
+        ENTRY_BYTES + 32 * u64::from(leaves.cell_count())
+    }
+}
+
+/// Leaf lists by block and shard, so that a run of reads from a block that lost a shard fetches each list once. A list was held
+/// against the shard's signed root, so it does not matter who gave it.
+pub(crate) struct LeafCache {
+    lists: Cache<(BlockId, u8), Arc<LeafList>, LeafWeight, Hasher>,
+}
+
+impl std::fmt::Debug for LeafCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeafCache").field("bytes", &self.lists.weight()).finish_non_exhaustive()
+    }
+}
+
+impl Default for LeafCache {
+    fn default() -> Self {
+        Self { lists: Cache::with(1024, LEAF_BYTES, LeafWeight, Hasher::default(), DefaultLifecycle::default()) }
+    }
+}
+
+impl LeafCache {
+    /// The leaf list of a shard, if held.
+    pub(crate) fn get(&self, block: BlockId, shard: u8) -> Option<Arc<LeafList>> {
+        self.lists.get(&(block, shard))
+    }
+
+    /// Keeps a verified list.
+    pub(crate) fn put(&self, block: BlockId, shard: u8, leaves: &Arc<LeafList>) {
+        self.lists.insert((block, shard), Arc::clone(leaves));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        self.lists.clear();
     }
 }
 
@@ -67,7 +115,7 @@ mod tests {
         let cache = ChunkCache::new(1 << 20);
         let bucket = BucketId::from_bytes([1; 16]);
         for n in 0..=255 {
-            cache.put(bucket, ChunkId::from_bytes([n; 32]), &Bytes::from(vec![n; 10_000]));
+            cache.put(bucket, ChunkId::from_bytes([n; 32]), &[Bytes::from(vec![n; 4000]), Bytes::from(vec![n; 6000])]);
             assert!(cache.chunks.weight() <= 1 << 20);
         }
         let held = (0..=255).filter(|&n| cache.get(bucket, ChunkId::from_bytes([n; 32])).is_some()).count();

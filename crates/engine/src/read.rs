@@ -3,9 +3,11 @@
 //! Every byte that leaves here was verified: by segment tag, or by cells held against a signed root and then by segment tag.
 
 mod fetch;
+pub(crate) mod links;
 mod open;
 pub(crate) mod pace;
 mod plan;
+mod rebuild;
 mod unit;
 pub(crate) mod walk;
 
@@ -23,12 +25,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::api::{BlobStream, Error, ErrorKind};
 use crate::namespace::{local, view};
 use crate::shared::{Meters, Shared};
-use open::{Opened, damaged, fetch_unit};
+use open::{Opening, damaged, fetch_unit};
 use unit::{FIRST_UNIT_BYTES, Item, UNIT_BYTES, Unit};
 use walk::{Piece, Step, Walker};
 
-/// Units fetched beyond the one that is being sent.
-const AHEAD: usize = 2;
+/// Most units fetched beyond the one that is being sent. Of whole blocks, three are in memory at once with the default bound in bytes.
+const AHEAD: usize = 5;
 /// Reads up to this many bytes leave their chunks in the memory tier; longer ones would only push others out.
 const CACHED_READ_BYTES: u64 = 1 << 20;
 /// Units of fewer bytes are fetched by the reader's own task.
@@ -159,10 +161,11 @@ impl Planner {
     }
 }
 
-/// Permits for the sealed and the opened bytes of a unit, which overlap by about a shard.
+/// Permits for the bytes of a unit, which are opened where they arrive, and for what comes with them: the rest of cells at its edges,
+/// shards it is rebuilt from.
 async fn memory(shared: &Shared, unit: &Unit) -> Result<OwnedSemaphorePermit, Error> {
     let span = unit.span.end - unit.span.start;
-    let bytes = usize::try_from(span + span / 2).unwrap_or(usize::MAX).clamp(1, shared.config.limits.read_bytes);
+    let bytes = usize::try_from(span + span / 8).unwrap_or(usize::MAX).clamp(1, shared.config.limits.read_bytes);
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     let closed = |_| Error::new(ErrorKind::DataUnavailable, "the service is shutting down");
     Arc::clone(&shared.read_bytes).acquire_many_owned(permits).await.map_err(closed)
@@ -184,7 +187,7 @@ struct UnitJob {
 
 enum Done {
     Held(Bytes),
-    Unit(UnitJob, Opened),
+    Unit(UnitJob, Box<Opening>),
 }
 
 impl Job {
@@ -194,19 +197,19 @@ impl Job {
             Self::Unit(job) => job,
         };
         if job.unit.span.end - job.unit.span.start <= SMALL_UNIT_BYTES {
-            let opened = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit).await?;
-            return Ok(Done::Unit(job, opened));
+            let opening = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit).await?;
+            return Ok(Done::Unit(job, Box::new(opening)));
         }
         // A task of its own goes on while the caller is slow to take bytes; it ends with the caller.
         let (mut done, fetched) = oneshot::channel();
         let shared = Arc::clone(&job.shared);
         shared.spawn(async move {
-            let opened = tokio::select! {
+            let fetched = tokio::select! {
                 biased;
                 () = done.closed() => return,
-                opened = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit) => opened,
+                fetched = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit) => fetched,
             };
-            if done.send(opened.map(|opened| Done::Unit(job, opened))).is_err() {
+            if done.send(fetched.map(|opening| Done::Unit(job, Box::new(opening)))).is_err() {
                 tracing::trace!("the reader is gone");
             }
         });
@@ -217,23 +220,28 @@ impl Job {
 impl Done {
     /// The pieces in order; memory is given back behind the last.
     fn into_stream(self) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send {
-        let (mut job, opened) = match self {
+        let (mut job, opening) = match self {
             Self::Held(bytes) => return Either::Left(stream::once(ready(Ok(bytes)))),
-            Self::Unit(job, opened) => (job, opened),
+            Self::Unit(job, opening) => (job, opening),
         };
-        let items = std::mem::take(&mut job.unit.items);
-        Either::Right(stream::iter(items).map(move |item| job.finish(&opened, &item)))
+        let items = std::mem::take(&mut job.unit.items).into_iter();
+        let pieces = stream::try_unfold((job, opening, items), |(job, mut opening, mut items)| async move {
+            let Some(item) = items.next() else { return Ok(None) };
+            let pieces = job.pieces(&mut opening, &item).await?;
+            Ok(Some((stream::iter(pieces.into_iter().map(Ok)), (job, opening, items))))
+        });
+        Either::Right(pieces.try_flatten())
     }
 }
 
 impl UnitJob {
-    fn finish(&self, opened: &Opened, item: &Item) -> Result<Bytes, Error> {
-        let bytes = opened.bytes(item)?;
+    async fn pieces(&self, opening: &mut Opening, item: &Item) -> Result<Vec<Bytes>, Error> {
+        let pieces = Box::pin(opening.bytes(item)).await?;
         if self.keep && item.is_whole() {
-            self.shared.data.cache.put(self.bucket, item.id, &bytes);
+            self.shared.data.cache.put(self.bucket, item.id, &pieces);
         }
         debug_assert!(self.permit.num_permits() > 0, "a unit holds its memory");
-        Ok(bytes)
+        Ok(pieces)
     }
 }
 
@@ -254,9 +262,9 @@ async fn load_chunk(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Resu
     let item = Item::new(&Piece { id, len, wanted: 0..len }, &place);
     let unit = Unit::new(place.block, place.section, item.clone());
     let _memory = memory(shared, &unit).await?;
-    let chunk = fetch_unit(shared, block, &unit).await?.bytes(&item)?;
-    shared.data.cache.put(bucket, id, &chunk);
-    Ok(chunk)
+    let pieces = fetch_unit(shared, block, &unit).await?.bytes(&item).await?;
+    shared.data.cache.put(bucket, id, &pieces);
+    Ok(Bytes::from(pieces.concat()))
 }
 
 fn slice(chunk: &Bytes, wanted: &Range<u64>) -> Result<Bytes, Error> {

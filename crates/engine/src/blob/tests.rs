@@ -117,6 +117,73 @@ async fn every_k_subset_reads_and_fewer_refuse() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_shard_costs_k_requests_whoever_asks() {
+    let fx = Fixture::start(5).await;
+    let data = random(40 * MIB, 16);
+    fx.put(b"b", &data).await.unwrap();
+    fx.settle().await;
+    fx.stores[0].set_faults(FaultPlan::down());
+    fx.stores[3].set_faults(FaultPlan::down());
+    fx.forget();
+    // Until the two are known to be down.
+    assert!(fx.read(b"b").await.unwrap() == data);
+    let before = fx.gets();
+    assert!(fx.read(b"b").await.unwrap() == data);
+    let whole = fx.gets() - before;
+    // Four blocks; the read begins with a short piece of the first, which is a shard or three.
+    assert!(whole <= 4 * 3 + 3, "{whole} requests for the whole blob");
+    fx.forget();
+    let run = async || {
+        let before = fx.gets();
+        for first in (0..1_000_000).step_by(70_000) {
+            let range = ByteRange::From { first, last: Some(first + 9_999) };
+            let from = usize::try_from(first).unwrap();
+            assert!(fx.range(b"b", range).await.unwrap() == data[from..from + 10_000]);
+        }
+        fx.gets() - before
+    };
+    let (first, second) = (run().await, run().await);
+    assert!(first == second || first == second + 3, "each leaf list is asked for once: {first}, then {second} requests");
+    assert!(second == 15 || second == 45, "one request for each of 15 ranges, or k when their shard is lost: {second}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_that_gave_wrong_bytes_is_named_and_no_other() {
+    let fx = Fixture::start(5).await;
+    let data = random(30 * MIB, 17);
+    fx.put(b"b", &data).await.unwrap();
+    fx.settle().await;
+    for sick in 0..5 {
+        fx.stores[sick].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Flip { bits: 3 }).on(&[Op::Get])));
+        fx.forget();
+        let before = fx.stores[sick].requests(Op::Get);
+        assert!(fx.read(b"b").await.unwrap() == data, "provider {sick}");
+        let asked = fx.stores[sick].requests(Op::Get) > before;
+        assert_eq!(fx.liars(), if asked { vec![sick] } else { vec![] });
+        fx.stores[sick].set_faults(FaultPlan::honest());
+        tokio::time::advance(Duration::from_secs(700)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_is_read_around() {
+    let fx = Fixture::start(5).await;
+    let data = random(60 * MIB, 18);
+    fx.put(b"b", &data).await.unwrap();
+    fx.settle().await;
+    for (index, store) in fx.stores.iter().enumerate() {
+        // Not so slow that it would count as late.
+        let bytes_per_s = if index == 2 { 40_000_000 } else { 400_000_000 };
+        store.set_faults(FaultPlan::from(Fault::always(Misbehaviour::Bandwidth { bytes_per_s })));
+    }
+    assert!(fx.read(b"b").await.unwrap() == data);
+    let before = fx.stores[2].requests(Op::Get);
+    assert!(fx.read(b"b").await.unwrap() == data);
+    let asked = fx.stores[2].requests(Op::Get) - before;
+    assert!(asked <= 1, "the slow provider was asked {asked} times, beyond the short beginning of the read");
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_dead_and_one_frozen_cost_no_wrong_byte() {
     let fx = Fixture::start(6).await;
     let data = compressible(20 * MIB);

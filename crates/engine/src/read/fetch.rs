@@ -1,9 +1,8 @@
 //! Payload bytes of one block, from whoever has them.
 //!
-//! Healthy: one ranged request per data shard touched, verified above by segment tag. When a shard is missing, late or wrong,
-//! the same columns of k other shards are fetched with their sealed leaf lists, every cell is held against the shard roots in
-//! the ledger, and the wanted shard is rebuilt from verified cells only. Within one unit every shard range is fetched once,
-//! whoever needs it.
+//! Healthy: one ranged request per data shard touched, verified above by segment tag. A shard that is missing, late or wrong, or
+//! whose link is much busier than that of a parity shard, is rebuilt from the others (`rebuild`). Within one unit every byte of a
+//! shard is fetched once, whoever needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,65 +10,70 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use diaspore_block::decode::rebuild_range;
-use diaspore_block::limits::{CELL_LEN, HEADER_LEN};
 use diaspore_block::name::{ObjectName, ShardAddress};
-use diaspore_block::shard::{KnownShard, LeafList, VerifiedCells, leaf_list_len};
+use diaspore_block::shard::{LeafList, VerifiedCells, leaf_list_len};
 use diaspore_ledger::BlockEntry;
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, HealthState, ProviderId};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
+use super::links::{LONG_BYTES, Transfer};
 use super::plan::{ShardRange, cell_cover, object_range, shard_ranges};
-use crate::api::{Error, ErrorKind};
+use crate::api::Error;
 use crate::audit::Event;
-use crate::shards::{Depth, Place, survey};
-use crate::shared::{Meters, Shared};
-use crate::world::cpu;
+use crate::shared::Shared;
 
-/// Longest wait for a provider that was given up, before data is called unavailable.
-const REVIVAL: Duration = Duration::from_millis(500);
+/// A data shard is worth rebuilding when its link takes longer than a parity shard's by this much and by half.
+const DETOUR: Duration = Duration::from_millis(60);
+
+/// What a long transfer may take beyond twice the expected: to ask for megabytes once more costs more than to wait a little.
+const LONG_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Bytes of one data shard as they were asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) range: ShardRange,
     pub(super) bytes: Bytes,
-    /// Rebuilt from verified cells, or cells checked themselves; otherwise only segment tags can tell.
-    pub(super) verified: bool,
+    /// Who gave them, while only segment tags can tell whether they are right; nobody once they were checked or rebuilt from what was.
+    pub(super) source: Option<ProviderId>,
 }
 
 /// What one provider answered to one range of a shard's body.
 #[derive(Debug, Clone)]
-struct Raw {
-    provider: ProviderId,
-    body: Bytes,
+pub(super) struct Raw {
+    pub(super) provider: ProviderId,
+    pub(super) body: Bytes,
     /// The sealed leaf list, when the range reached the body's end.
-    leaves: Option<Bytes>,
+    pub(super) leaves: Option<Bytes>,
 }
 
-type Cell<T> = Arc<OnceCell<Option<T>>>;
-type RangeKey = (u8, u64, u64);
+pub(super) type Cell<T> = Arc<OnceCell<Option<T>>>;
+/// Shard, start and end within its body.
+pub(super) type RangeKey = (u8, u64, u64);
 
 #[derive(Default)]
-struct Shelf {
-    raw: BTreeMap<RangeKey, Cell<Raw>>,
-    leaves: BTreeMap<u8, Cell<Arc<LeafList>>>,
+pub(super) struct Shelf {
+    pub(super) raw: BTreeMap<RangeKey, Cell<Raw>>,
+    pub(super) leaves: BTreeMap<u8, Cell<Arc<LeafList>>>,
+    pub(super) verified: BTreeMap<RangeKey, Cell<VerifiedCells>>,
+    /// Data shards that this unit reads as they are, whole cells of them, and the columns it rebuilds the others from.
+    pub(super) direct: BTreeSet<u8>,
+    pub(super) columns: Option<Range<u64>>,
+    /// Data shards that this unit rebuilds although their providers are well.
+    pub(super) detours: BTreeSet<u8>,
     /// Shards that gave wrong bytes in this unit.
-    wrong: BTreeSet<u8>,
+    pub(super) wrong: BTreeSet<u8>,
     /// Places that the ledger does not know: found by asking everybody for the block's name.
-    found: BTreeMap<u8, Vec<ProviderId>>,
+    pub(super) found: BTreeMap<u8, Vec<ProviderId>>,
 }
 
 /// Reads one block for one unit.
 pub(super) struct BlockReader {
-    shared: Arc<Shared>,
-    block: Arc<BlockEntry>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) block: Arc<BlockEntry>,
     shelf: Mutex<Shelf>,
     /// Set once those given up were asked once more; whoever fails meanwhile waits for that and tries again.
-    revival: OnceCell<()>,
+    pub(super) revival: OnceCell<()>,
 }
 
 impl BlockReader {
@@ -77,25 +81,67 @@ impl BlockReader {
         Self { shared: Arc::clone(shared), block, shelf: Mutex::default(), revival: OnceCell::new() }
     }
 
-    fn shelf<T>(&self, act: impl FnOnce(&mut Shelf) -> T) -> T {
+    pub(super) fn shelf<T>(&self, act: impl FnOnce(&mut Shelf) -> T) -> T {
         act(&mut self.shelf.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shard_len(&self) -> u64 {
+    pub(super) fn shard_len(&self) -> u64 {
         u64::from(self.block.facts.shard_len)
     }
 
     /// The parts that hold payload bytes `payload`, in order.
     pub(super) async fn payload(&self, payload: &Range<u64>) -> Result<Vec<Part>, Error> {
         let ranges = shard_ranges(payload, self.shard_len());
+        self.plan(&ranges);
         futures::future::try_join_all(ranges.into_iter().map(|range| self.part(range))).await
+    }
+
+    /// Lets go of every byte that was fetched: what the parts hold is theirs alone from here on.
+    pub(super) fn forget(&self) {
+        self.shelf(|shelf| {
+            shelf.raw.clear();
+            shelf.verified.clear();
+            shelf.direct.clear();
+        });
+    }
+
+    /// Decides, before a long read over all data shards begins, which of them to read and which to rebuild, and from which columns:
+    /// those that providers in trouble hold, and those on links so full that a parity shard comes much sooner.
+    fn plan(&self, ranges: &[ShardRange]) {
+        let geometry = self.block.facts.geometry;
+        let long = ranges.iter().all(|range| range.body.end - range.body.start >= LONG_BYTES);
+        if !long || ranges.len() != usize::from(geometry.k()) {
+            return;
+        }
+        let when = |shard: u8| {
+            let provider = self.homes(shard).into_iter().next().filter(|provider| !self.is_doubtful(provider))?;
+            Some((self.shared.data.links.expected(&provider, self.shard_len()), shard))
+        };
+        let mut data: Vec<_> = (0..geometry.k()).filter_map(when).collect();
+        let mut parity: Vec<_> = (geometry.k()..geometry.n()).filter_map(when).collect();
+        data.sort_unstable();
+        parity.sort_unstable();
+        let lost = usize::from(geometry.k()) - data.len();
+        let spare = parity.into_iter().skip(lost);
+        let slower = |data: Duration, parity: Duration| data > parity + parity / 2 + DETOUR;
+        let detours = data.iter().rev().zip(spare).take_while(|((data, _), (parity, _))| slower(*data, *parity));
+        let detours: BTreeSet<u8> = detours.map(|((_, shard), _)| *shard).collect();
+        if lost == 0 && detours.is_empty() {
+            return;
+        }
+        let covers = ranges.iter().map(|range| cell_cover(&range.body, self.shard_len()));
+        let columns = covers.reduce(|one, two| one.start.min(two.start)..one.end.max(two.end));
+        self.shelf(|shelf| {
+            shelf.direct = data.into_iter().map(|(_, shard)| shard).filter(|shard| !detours.contains(shard)).collect();
+            (shelf.columns, shelf.detours) = (columns, detours);
+        });
     }
 
     async fn part(&self, range: ShardRange) -> Result<Part, Error> {
         let Some(provider) = self.first_choice(range.shard) else { return self.last_choice(range).await };
         let body = range.body.clone();
-        let patience = self.shared.data.pace.patience(&provider, body.end - body.start);
-        let mut direct = Box::pin(self.raw(range.shard, &body));
+        let patience = self.patience(&provider, body.end - body.start);
+        let mut direct = Box::pin(self.direct(&range));
         let answer = match timeout(patience, &mut direct).await {
             Ok(answer) => answer,
             Err(_) if !self.shared.data.pace.take_hedge() => direct.await,
@@ -105,7 +151,7 @@ impl BlockReader {
                 tokio::select! {
                     biased;
                     answer = &mut direct => match answer {
-                        Some(raw) => Some(raw),
+                        Some(part) => Some(part),
                         None => return rebuilt.await,
                     },
                     part = &mut rebuilt => match part {
@@ -116,7 +162,7 @@ impl BlockReader {
             }
         };
         match answer {
-            Some(raw) => Ok(Part { range, bytes: raw.body, verified: false }),
+            Some(part) => Ok(part),
             None => self.rebuilt(&range).await,
         }
     }
@@ -127,20 +173,44 @@ impl BlockReader {
             Ok(part) => return Ok(part),
             Err(error) => error,
         };
-        match self.raw(range.shard, &range.body).await {
-            Some(raw) => Ok(Part { range, bytes: raw.body, verified: false }),
-            None => Err(error),
+        self.direct(&range).await.ok_or(error)
+    }
+
+    /// The part as the shard's provider gives it. A long one brings whole cells, in case that another shard has to be rebuilt.
+    async fn direct(&self, range: &ShardRange) -> Option<Part> {
+        let Range { start, end } = range.body;
+        let fetched = if end - start < LONG_BYTES { start..end } else { self.columns(range) };
+        let raw = self.raw(range.shard, &fetched).await?;
+        let skip = usize::try_from(start - fetched.start).ok()?;
+        let end = skip.checked_add(usize::try_from(end - start).ok()?)?;
+        (end <= raw.body.len()).then(|| Part { range: range.clone(), bytes: raw.body.slice(skip..end), source: Some(raw.provider) })
+    }
+
+    /// The whole cells around a range, or more where the unit rebuilds from more.
+    pub(super) fn columns(&self, range: &ShardRange) -> Range<u64> {
+        let own = cell_cover(&range.body, self.shard_len());
+        let planned = self.shelf(|shelf| shelf.columns.clone());
+        planned.filter(|columns| columns.start <= own.start && own.end <= columns.end).unwrap_or(own)
+    }
+
+    /// How long a provider may take for so many bytes: what it usually takes, and longer while much is under way from it.
+    pub(super) fn patience(&self, provider: &ProviderId, bytes: u64) -> Duration {
+        let usual = self.shared.data.pace.patience(provider, bytes);
+        if bytes < LONG_BYTES {
+            return usual;
         }
+        usual.max(self.shared.data.links.expected(provider, bytes) * 2 + LONG_PATIENCE)
     }
 
     /// The provider a data shard is read from without further ado, unless it is known to be in trouble.
     fn first_choice(&self, shard: u8) -> Option<ProviderId> {
         let provider = self.homes(shard).into_iter().next()?;
-        (!self.is_doubtful(&provider)).then_some(provider)
+        let detour = self.shelf(|shelf| shelf.detours.contains(&shard));
+        (!detour && !self.is_doubtful(&provider)).then_some(provider)
     }
 
     /// Where a shard lies, acknowledged places first.
-    fn homes(&self, shard: u8) -> Vec<ProviderId> {
+    pub(super) fn homes(&self, shard: u8) -> Vec<ProviderId> {
         let mut places: Vec<_> = self.block.facts.placements.iter().filter(|place| place.shard == shard).collect();
         places.sort_by_key(|place| !place.acked);
         let known = places.into_iter().filter_map(|place| ProviderId::new(&place.provider).ok());
@@ -148,34 +218,45 @@ impl BlockReader {
         known.chain(found).collect()
     }
 
-    fn is_doubtful(&self, provider: &ProviderId) -> bool {
+    pub(super) fn is_doubtful(&self, provider: &ProviderId) -> bool {
         let sick = self.shared.fleet.health(provider).is_none_or(|health| health.state == HealthState::Down || health.lying);
         sick || self.shared.data.pace.is_avoided(provider, Instant::now())
     }
 
-    /// Body bytes of a shard as its provider gives them, unverified; asked once per unit.
-    async fn raw(&self, shard: u8, body: &Range<u64>) -> Option<Raw> {
-        let cell = self.shelf(|shelf| Arc::clone(shelf.raw.entry((shard, body.start, body.end)).or_default()));
-        cell.get_or_init(|| self.ask(shard, body)).await.clone()
+    /// Body bytes of a shard as its provider gives them, unverified; asked once per unit, also as part of more.
+    pub(super) async fn raw(&self, shard: u8, body: &Range<u64>) -> Option<Raw> {
+        let (cell, start) = self.shelf(|shelf| {
+            let around = shelf.raw.iter().find(|((of, start, end), _)| *of == shard && *start <= body.start && body.end <= *end);
+            if let Some(((_, start, _), cell)) = around {
+                return (Arc::clone(cell), *start);
+            }
+            (Arc::clone(shelf.raw.entry((shard, body.start, body.end)).or_default()), body.start)
+        });
+        let mut raw = cell.get_or_init(|| self.ask(shard, body)).await.clone()?;
+        let skip = usize::try_from(body.start - start).ok()?;
+        let end = skip.checked_add(usize::try_from(body.end - body.start).ok()?)?;
+        if end > raw.body.len() {
+            return None;
+        }
+        raw.body = raw.body.slice(skip..end);
+        Some(raw)
     }
 
     async fn ask(&self, shard: u8, body: &Range<u64>) -> Option<Raw> {
         let range = object_range(body, self.shard_len(), leaf_list_len(self.block.facts.shard_len).ok()? as u64);
         for provider in self.homes(shard) {
             let Some(bytes) = self.get(&provider, range.clone()).await else { continue };
-            let mut body_bytes = bytes;
             let length = usize::try_from(body.end - body.start).ok()?;
-            if body_bytes.len() < length {
-                continue;
-            }
-            let tail = body_bytes.split_off(length);
-            return Some(Raw { provider, body: body_bytes, leaves: (!tail.is_empty()).then_some(tail) });
+            let Some(tail) = bytes.get(length..) else { continue };
+            // Copied: the body is opened where it stands, which takes that nobody else holds its memory.
+            let leaves = (!tail.is_empty()).then(|| Bytes::copy_from_slice(tail));
+            return Some(Raw { provider, body: bytes.slice(..length), leaves });
         }
         None
     }
 
     /// Where the block's shard lies at a provider.
-    fn address<'a>(&self, provider: &'a ProviderId) -> (ShardAddress<'a>, ObjectName) {
+    pub(super) fn address<'a>(&self, provider: &'a ProviderId) -> (ShardAddress<'a>, ObjectName) {
         let facts = &self.block.facts;
         let address = ShardAddress {
             provider: provider.as_str(),
@@ -189,15 +270,17 @@ impl BlockReader {
     }
 
     /// One request, timed; an error strikes the provider.
-    async fn get(&self, provider: &ProviderId, range: Range<u64>) -> Option<Bytes> {
+    pub(super) async fn get(&self, provider: &ProviderId, range: Range<u64>) -> Option<Bytes> {
         let (_, name) = self.address(provider);
         let length = range.end - range.start;
         let pace = &self.shared.data.pace;
         pace.sent();
+        let transfer = self.shared.data.links.begin(provider, length);
         let started = Instant::now();
         match self.shared.fleet.get(provider, name.as_str(), Some(range), length, Deadline::transfer(length)).await {
             Ok(bytes) => {
                 pace.answered(provider, length, started.elapsed());
+                transfer.into_iter().for_each(Transfer::arrived);
                 Some(bytes)
             }
             Err(error) => {
@@ -214,219 +297,5 @@ impl BlockReader {
                 None
             }
         }
-    }
-
-    /// The wanted bytes of a shard without that shard: k others, cell by cell verified, decoded where wanted only.
-    async fn rebuilt(&self, range: &ShardRange) -> Result<Part, Error> {
-        Meters::bump(&self.shared.meters.failovers);
-        let columns = cell_cover(&range.body, self.shard_len());
-        let present = match self.gather(range.shard, &columns).await {
-            Err(error) if error.kind == ErrorKind::DataUnavailable => {
-                self.revival.get_or_init(|| self.revive()).await;
-                self.gather(range.shard, &columns).await?
-            }
-            other => other?,
-        };
-        let facts = &self.block.facts;
-        let bound = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
-        let wanted = bound(range.body.start)..bound(range.body.end);
-        let rebuilt = cpu(|| rebuild_range(facts.geometry, facts.shard_len, &facts.block_root, &present, range.shard, wanted));
-        let bytes =
-            rebuilt.map_err(|error| Error::caused(ErrorKind::IntegrityViolation, "verified shards do not rebuild the block", error))?;
-        Ok(Part { range: range.clone(), bytes, verified: true })
-    }
-
-    /// Verified cells of `columns` of k shards other than `missing`: k at once, one more for each that fails or is late.
-    async fn gather(&self, missing: u8, columns: &Range<u64>) -> Result<Vec<VerifiedCells>, Error> {
-        let k = usize::from(self.block.facts.geometry.k());
-        let mut waiting = self.substitutes(missing, columns).into_iter();
-        let ask = async |shard: u8| (shard, self.verified(shard, columns).await);
-        let mut late: BTreeSet<u8> = BTreeSet::new();
-        let mut asked = FuturesUnordered::new();
-        for shard in waiting.by_ref().take(k) {
-            late.insert(shard);
-            asked.push(ask(shard));
-        }
-        let mut present = Vec::with_capacity(k);
-        let patience = self.slowest_patience(columns.end - columns.start);
-        while present.len() < k {
-            if present.len() + asked.len() + waiting.len() < k {
-                return Err(self.unavailable(present.len()));
-            }
-            tokio::select! {
-                biased;
-                answer = asked.next(), if !asked.is_empty() => {
-                    let Some((shard, cells)) = answer else { continue };
-                    late.remove(&shard);
-                    if let Some(cells) = cells {
-                        present.push(cells);
-                    } else if let Some(shard) = waiting.next() {
-                        late.insert(shard);
-                        asked.push(ask(shard));
-                    }
-                }
-                () = sleep(patience) => {
-                    for provider in late.iter().filter_map(|shard| self.homes(*shard).into_iter().next()) {
-                        self.shared.data.pace.strike(&provider, Instant::now());
-                    }
-                    if waiting.len() > 0
-                        && self.shared.data.pace.take_hedge()
-                        && let Some(shard) = waiting.next()
-                    {
-                        late.insert(shard);
-                        asked.push(ask(shard));
-                    }
-                }
-            }
-        }
-        Ok(present)
-    }
-
-    /// Before data is called unavailable: asks once whether those given up are back, and whether shards lie where the ledger does
-    /// not know them (a crash may have lost the note), so that what failed may be tried again.
-    async fn revive(&self) {
-        let down = |provider: &ProviderId| self.shared.fleet.health(provider).is_some_and(|health| health.state == HealthState::Down);
-        let homes = (0..self.block.facts.geometry.n()).flat_map(|shard| self.homes(shard));
-        let suspects: BTreeSet<ProviderId> = homes.filter(down).collect();
-        let deadline = Deadline::new(REVIVAL, REVIVAL);
-        let probes = suspects.iter().map(|provider| self.shared.fleet.probe(provider, deadline));
-        for (provider, answer) in suspects.iter().zip(futures::future::join_all(probes).await) {
-            tracing::debug!(%provider, alive = answer.is_ok(), "asked a provider that was given up");
-        }
-        self.find_shards().await;
-        self.shelf(|shelf| {
-            shelf.raw.retain(|_, cell| cell.get().is_none_or(Option::is_some));
-            shelf.leaves.retain(|_, cell| cell.get().is_none_or(Option::is_some));
-        });
-    }
-
-    /// Names follow from the block's position, so its shards can be found without a note of where they lie.
-    async fn find_shards(&self) {
-        let facts = &self.block.facts;
-        let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
-        let seen = survey(&self.shared, place, Depth::Header, None).await.seen;
-        for sighting in seen.into_iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash) {
-            let shard = sighting.header.index();
-            self.shared.settlement.stored(facts.id, shard, &sighting.provider);
-            if !self.homes(shard).contains(&sighting.provider) {
-                self.shelf(|shelf| shelf.found.entry(shard).or_default().push(sighting.provider));
-            }
-        }
-    }
-
-    /// Shards to rebuild from, best first: those that are fetched anyway, then by trust, data before parity.
-    fn substitutes(&self, missing: u8, columns: &Range<u64>) -> Vec<u8> {
-        let facts = &self.block.facts;
-        let mut shards: Vec<(bool, bool, u8)> = (0..facts.geometry.n())
-            .filter(|shard| *shard != missing && !self.shelf(|shelf| shelf.wrong.contains(shard)))
-            .filter_map(|shard| {
-                let provider = self.homes(shard).into_iter().next()?;
-                let at_hand = self.shelf(|shelf| shelf.raw.contains_key(&(shard, columns.start, columns.end)));
-                Some((self.is_doubtful(&provider), !at_hand, shard))
-            })
-            .collect();
-        shards.sort_unstable();
-        shards.into_iter().map(|(_, _, shard)| shard).collect()
-    }
-
-    fn slowest_patience(&self, length: u64) -> Duration {
-        let providers = (0..self.block.facts.geometry.n()).filter_map(|shard| self.homes(shard).into_iter().next());
-        let patience = providers.filter(|p| !self.is_doubtful(p)).map(|provider| self.shared.data.pace.patience(&provider, length));
-        patience.max().unwrap_or(Duration::from_millis(250))
-    }
-
-    fn unavailable(&self, have: usize) -> Error {
-        Error::new(
-            ErrorKind::DataUnavailable,
-            format!(
-                "the data cannot be read now: {have} of {} shards of a block can be had, {} are needed; try again when more providers answer",
-                self.block.facts.geometry.n(),
-                self.block.facts.geometry.k()
-            ),
-        )
-    }
-
-    /// Cells of one shard, held against its signed root. A provider whose cells are wrong is reported.
-    async fn verified(&self, shard: u8, columns: &Range<u64>) -> Option<VerifiedCells> {
-        let raw = self.raw(shard, columns).await?;
-        let leaves = self.leaves(shard, &raw).await?;
-        let first = u32::try_from(columns.start / CELL_LEN as u64).ok()?;
-        match cpu(|| VerifiedCells::check(&leaves, first, raw.body.clone())) {
-            Ok(cells) => Some(cells),
-            Err(error) => {
-                self.lied(shard, &raw.provider, &error.to_string());
-                None
-            }
-        }
-    }
-
-    async fn leaves(&self, shard: u8, raw: &Raw) -> Option<Arc<LeafList>> {
-        let cell = self.shelf(|shelf| Arc::clone(shelf.leaves.entry(shard).or_default()));
-        cell.get_or_init(|| self.open_leaves(shard, raw)).await.clone()
-    }
-
-    async fn open_leaves(&self, shard: u8, raw: &Raw) -> Option<Arc<LeafList>> {
-        let facts = &self.block.facts;
-        let sealed = if let Some(sealed) = &raw.leaves {
-            sealed.clone()
-        } else {
-            let start = HEADER_LEN as u64 + self.shard_len();
-            self.get(&raw.provider, start..start + leaf_list_len(facts.shard_len).ok()? as u64).await?
-        };
-        let known = KnownShard {
-            deployment: self.shared.deployment(),
-            block_root: facts.block_root,
-            shard,
-            shard_len: facts.shard_len,
-            root: *facts.shard_roots.get(usize::from(shard))?,
-        };
-        let (address, name) = self.address(&raw.provider);
-        match LeafList::open_known(&self.shared.keys.header, &known, &address, &name, &sealed) {
-            Ok(leaves) => Some(Arc::new(leaves)),
-            Err(error) => {
-                self.lied(shard, &raw.provider, &error.to_string());
-                None
-            }
-        }
-    }
-
-    fn lied(&self, shard: u8, provider: &ProviderId, what: &str) {
-        self.shelf(|shelf| shelf.wrong.insert(shard));
-        Meters::bump(&self.shared.meters.integrity_faults);
-        self.shared.data.pace.strike(provider, Instant::now());
-        self.shared.fleet.report_lie(provider, what);
-        self.shared.audit.note(Event::IntegrityFault { provider: provider.to_string(), what: what.to_owned() });
-    }
-
-    /// The same part, this time from verified cells: after a segment in it did not open. Names the liar by comparison.
-    pub(super) async fn proven(&self, part: &Part) -> Result<Part, Error> {
-        match self.rebuilt(&part.range).await {
-            Ok(rebuilt) => {
-                if rebuilt.bytes != part.bytes
-                    && let Some(provider) = self.source(&part.range)
-                {
-                    self.lied(part.range.shard, &provider, "shard bytes that fail their segment tags");
-                }
-                Ok(rebuilt)
-            }
-            // Too few others: the shard's own cells may still be right, and the wrong bytes its neighbour's.
-            Err(error) => {
-                let columns = cell_cover(&part.range.body, self.shard_len());
-                let Some(cells) = self.verified(part.range.shard, &columns).await else { return Err(error) };
-                let skip = usize::try_from(part.range.body.start - columns.start).unwrap_or(usize::MAX);
-                let end = skip.saturating_add(part.bytes.len());
-                let body = cells.bytes();
-                if end > body.len() {
-                    return Err(error);
-                }
-                Ok(Part { range: part.range.clone(), bytes: body.slice(skip..end), verified: true })
-            }
-        }
-    }
-
-    fn source(&self, range: &ShardRange) -> Option<ProviderId> {
-        let key = (range.shard, range.body.start, range.body.end);
-        let cell = self.shelf(|shelf| shelf.raw.get(&key).cloned())?;
-        cell.get().cloned().flatten().map(|raw| raw.provider)
     }
 }

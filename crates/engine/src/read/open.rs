@@ -1,59 +1,41 @@
-//! From the parts of a block to plain chunk bytes: segments are opened in order, and one whose tag fails is fetched again
-//! from verified cells.
+//! From the parts of a block to plain chunk bytes: segments are opened in order, where they stand, and one whose tag fails is
+//! fetched again from verified cells.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use diaspore_block::manifest::BlockPosition;
 use diaspore_block::record::{Encoding, SectionInfo};
 use diaspore_block::seal::{Opener, Span, TAG_LEN};
 use diaspore_block::section::{open_section, section_span};
 use diaspore_block::{BlockError, compress};
 use diaspore_ledger::BlockEntry;
+use diaspore_provider::ProviderId;
 
 use super::fetch::{BlockReader, Part};
+use super::plan::ShardRange;
 use super::unit::{Item, Unit};
 use crate::api::{Error, ErrorKind};
 use crate::shared::Shared;
 use crate::world::cpu;
 
-/// Opened bytes of one unit, and what is to be made of them.
-#[derive(Debug)]
-pub(super) struct Opened {
-    /// Plaintext of whole segments.
-    plain: Bytes,
-    /// Offset of `plain` in the section's plaintext.
-    base: u64,
+/// The bytes of one unit, opened segment by segment as they are asked for: they go out while the processor still has them at hand.
+pub(super) struct Opening {
+    reader: BlockReader,
+    run: Run,
 }
 
-/// Fetches and opens everything a unit needs.
-pub(super) async fn fetch_unit(shared: &Arc<Shared>, block: Arc<BlockEntry>, unit: &Unit) -> Result<Opened, Error> {
+/// Fetches everything a unit needs.
+pub(super) async fn fetch_unit(shared: &Arc<Shared>, block: Arc<BlockEntry>, unit: &Unit) -> Result<Opening, Error> {
     let section = block.facts.sections.get(usize::from(unit.section)).cloned().ok_or_else(damaged)?;
     let (payload, span) = section_range(&section, &unit.span)?;
     let opener = section_opener(shared, &block, unit.section, &section)?;
     let reader = BlockReader::new(shared, block);
-    let mut parts = reader.payload(&payload).await?;
-    let base = u64::from(span.first_segment) << section.seg_log2;
-    let stride = (1_usize << section.seg_log2) + TAG_LEN;
-    let mut run = Run { opener, stride, span, plain: Vec::with_capacity(length(&payload)), done: 0 };
-    while let Err(at) = on_cpu(length(&payload), || run.open(&parts)) {
-        let broken = run.segment(at, &parts);
-        let mut progress = false;
-        for (index, part) in touched(&parts, &broken) {
-            if !part.verified {
-                let proven = reader.proven(&part).await?;
-                progress = true;
-                if let Some(slot) = parts.get_mut(index) {
-                    *slot = proven;
-                }
-            }
-        }
-        if !progress {
-            return Err(damaged());
-        }
-    }
-    Ok(Opened { plain: Bytes::from(run.plain), base })
+    let parts = reader.payload(&payload).await?;
+    reader.forget();
+    Ok(Opening { reader, run: Run::new(opener, section.seg_log2, &span, parts) })
 }
 
 /// Payload bytes and span of a plaintext range of a section.
@@ -75,100 +57,179 @@ fn section_opener(shared: &Shared, block: &BlockEntry, index: u8, section: &Sect
     open_section(&at, index, section, &shared.keys).map_err(|error| wrong(&error))
 }
 
+/// What is left of one part, in the memory it came in.
+struct Place {
+    range: ShardRange,
+    bytes: BytesMut,
+    /// Who gave the bytes, unless they were checked.
+    source: Option<ProviderId>,
+}
+
+impl Place {
+    /// Takes the first bytes out, as many of `most` as there are.
+    fn take(&mut self, most: usize) -> BytesMut {
+        let taken = self.bytes.split_to(most.min(self.bytes.len()));
+        self.range.body.start += taken.len() as u64;
+        taken
+    }
+}
+
+/// Segments on their way from sealed to open: whole ones of a section, in order, without gaps.
 struct Run {
     opener: Opener,
-    stride: usize,
-    span: Span,
-    plain: Vec<u8>,
-    /// Segments opened.
-    done: usize,
+    seg_log2: u8,
+    /// Index of the first in the section.
+    first: u32,
+    /// What is not open yet.
+    places: VecDeque<Place>,
+    segments: Vec<Bytes>,
 }
 
 impl Run {
-    /// Opens the segments that are not open yet. The error is the place of the first that fails.
-    fn open(&mut self, parts: &[Part]) -> Result<(), usize> {
-        let total: usize = parts.iter().map(|part| part.bytes.len()).sum();
-        let mut across = Vec::new();
-        while self.done * self.stride < total {
-            let sealed = self.segment(self.done, parts);
-            let bytes = gather(parts, &sealed, &mut across);
-            let index = u32::try_from(self.done).ok().and_then(|done| self.span.first_segment.checked_add(done)).ok_or(self.done)?;
-            self.opener.open_segment(index, bytes, &mut self.plain).map_err(|_| self.done)?;
-            self.done += 1;
+    fn new(opener: Opener, seg_log2: u8, span: &Span, parts: Vec<Part>) -> Self {
+        // A copy only where somebody else holds the memory: short answers that share a read buffer.
+        let own = |bytes: Bytes| bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        let places = parts.into_iter().map(|Part { range, bytes, source }| Place { range, bytes: own(bytes), source });
+        Self { opener, seg_log2, first: span.first_segment, places: places.collect(), segments: Vec::new() }
+    }
+
+    /// Opens the next segments until `count` are open or none is left. The error is the length of the one that fails; its bytes may
+    /// be gone.
+    fn open(&mut self, count: usize) -> Result<(), usize> {
+        let stride = (1_usize << self.seg_log2) + TAG_LEN;
+        while self.segments.len() < count {
+            let left: usize = self.places.iter().map(|place| place.bytes.len()).sum();
+            let len = stride.min(left);
+            if len == 0 {
+                return Ok(());
+            }
+            let opened = self.open_next(len).ok_or(len)?;
+            self.segments.push(opened);
         }
         Ok(())
     }
 
-    /// Where segment `at` of the run lies in the joined parts.
-    fn segment(&self, at: usize, parts: &[Part]) -> Range<usize> {
-        let total: usize = parts.iter().map(|part| part.bytes.len()).sum();
-        at * self.stride..((at + 1) * self.stride).min(total)
+    fn open_next(&mut self, len: usize) -> Option<Bytes> {
+        let index = self.first.checked_add(u32::try_from(self.segments.len()).ok()?)?;
+        while self.places.front().is_some_and(|place| place.bytes.is_empty()) {
+            self.places.pop_front();
+        }
+        let front = self.places.front_mut()?;
+        if let Some(sealed) = front.bytes.get_mut(..len) {
+            let plain = self.opener.open_segment_in_place(index, sealed).ok()?;
+            let mut opened = front.take(len);
+            opened.truncate(plain);
+            return Some(opened.freeze());
+        }
+        let mut sealed = Vec::with_capacity(len);
+        for place in &self.places {
+            let most = place.bytes.len().min(len - sealed.len());
+            sealed.extend_from_slice(place.bytes.get(..most)?);
+        }
+        let plain = self.opener.open_segment_in_place(index, &mut sealed).ok()?;
+        let mut left = len;
+        for place in &mut self.places {
+            left -= place.take(left).len();
+        }
+        sealed.truncate(plain);
+        Some(sealed.into())
     }
-}
 
-/// Bytes `range` of the joined parts: a slice where one part holds them, else a copy in `across`.
-fn gather<'a>(parts: &'a [Part], range: &Range<usize>, across: &'a mut Vec<u8>) -> &'a [u8] {
-    across.clear();
-    let mut start = 0;
-    for part in parts {
-        let end = start + part.bytes.len();
-        let from = range.start.max(start);
-        let to = range.end.min(end);
-        if from < to {
-            let piece = part.bytes.get(from - start..to - start).unwrap_or_default();
-            if piece.len() == range.end - range.start {
-                return piece;
+    /// Places that hold some of the next `len` bytes and were not checked, with what is left of their shards.
+    fn doubtful(&self, len: usize) -> Vec<(usize, ShardRange, ProviderId)> {
+        let mut before = 0;
+        let mut found = Vec::new();
+        for (index, place) in self.places.iter().enumerate() {
+            if let Some(source) = place.source.clone().filter(|_| before < len && !place.bytes.is_empty()) {
+                found.push((index, place.range.clone(), source));
             }
-            across.extend_from_slice(piece);
+            before += place.bytes.len();
         }
-        start = end;
+        found
     }
-    across
+
+    /// Puts proven bytes where doubtful ones stand; whether they differ.
+    fn replace(&mut self, index: usize, proven: Bytes) -> bool {
+        let Some(place) = self.places.get_mut(index).filter(|place| place.bytes.len() == proven.len()) else { return false };
+        place.source = None;
+        let differ = place.bytes != proven;
+        place.bytes = proven.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+        differ
+    }
 }
 
-/// The parts that hold any of `range` of the joined parts.
-fn touched(parts: &[Part], range: &Range<usize>) -> Vec<(usize, Part)> {
-    let mut start = 0;
-    let mut found = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        let end = start + part.bytes.len();
-        if range.start < end && start < range.end {
-            found.push((index, part.clone()));
-        }
-        start = end;
-    }
-    found
-}
-
-impl Opened {
-    /// The wanted bytes of one item.
-    pub(super) fn bytes(&self, item: &Item) -> Result<Bytes, Error> {
-        let stored = self.stored(item)?;
+impl Opening {
+    /// The wanted bytes of one item, in pieces.
+    ///
+    /// # Errors
+    /// When they do not open, and cannot be had otherwise.
+    pub(super) async fn bytes(&mut self, item: &Item) -> Result<Vec<Bytes>, Error> {
+        let base = u64::from(self.run.first) << self.run.seg_log2;
+        let start = bound(item.stored.start.checked_sub(base).ok_or_else(damaged)?)?;
+        let end = bound(item.stored.end.checked_sub(base).ok_or_else(damaged)?)?;
+        self.open(end.div_ceil(1 << self.run.seg_log2)).await?;
+        let stored = self.stored(start..end)?;
         if item.encoding == Encoding::Raw {
             return Ok(stored);
         }
         let wanted = bound(item.wanted.start)?..bound(item.wanted.end)?;
         let plain_len = bound(u64::from(item.plain_len))?;
-        let plain = on_cpu(plain_len, || compress::decompress_range(&stored, plain_len, wanted)).map_err(|error| wrong(&error))?;
-        Ok(Bytes::from(plain))
+        let joined = match stored.as_slice() {
+            [one] => one.clone(),
+            several => Bytes::from(several.concat()),
+        };
+        let plain = on_cpu(plain_len, || compress::decompress_range(&joined, plain_len, wanted)).map_err(|error| wrong(&error))?;
+        Ok(vec![Bytes::from(plain)])
     }
 
-    fn stored(&self, item: &Item) -> Result<Bytes, Error> {
-        let start = bound(item.stored.start.checked_sub(self.base).ok_or_else(damaged)?)?;
-        let end = bound(item.stored.end.checked_sub(self.base).ok_or_else(damaged)?)?;
-        if start > end || end > self.plain.len() {
-            return Err(damaged());
+    /// Opens segments until `count` are open; those that fail are fetched again from verified cells.
+    async fn open(&mut self, count: usize) -> Result<(), Error> {
+        let mut accused: Vec<(u8, ProviderId)> = Vec::new();
+        loop {
+            let done = self.run.segments.len();
+            let outcome = self.run.open(count);
+            // Bytes that did not open were wrong if those in their place do; otherwise the fault is not the provider's.
+            if self.run.segments.len() > done {
+                for (shard, provider) in accused.drain(..) {
+                    self.reader.lied(shard, &provider, "shard bytes that fail their segment tags");
+                }
+            }
+            let Err(broken) = outcome else { return Ok(()) };
+            let doubtful = self.run.doubtful(broken);
+            if doubtful.is_empty() {
+                return Err(damaged());
+            }
+            for (index, range, source) in doubtful {
+                let proven = self.reader.proven(&range).await?;
+                if self.run.replace(index, proven.bytes) {
+                    accused.push((range.shard, source));
+                }
+            }
+            self.reader.forget();
         }
-        Ok(self.plain.slice(start..end))
+    }
+
+    /// Bytes `range` of what is open.
+    fn stored(&self, range: Range<usize>) -> Result<Vec<Bytes>, Error> {
+        let log2 = self.run.seg_log2;
+        let mut at = range.start;
+        let mut pieces = Vec::new();
+        while at < range.end {
+            let start = at >> log2 << log2;
+            let segment = self.run.segments.get(at >> log2).ok_or_else(damaged)?;
+            let until = (range.end - start).min(1 << log2);
+            if until > segment.len() {
+                return Err(damaged());
+            }
+            pieces.push(segment.slice(at - start..until));
+            at = start + until;
+        }
+        Ok(pieces)
     }
 }
 
 fn bound(at: u64) -> Result<usize, Error> {
     usize::try_from(at).map_err(|_| damaged())
-}
-
-fn length(range: &Range<u64>) -> usize {
-    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
 }
 
 fn on_cpu<R>(bytes: usize, work: impl FnOnce() -> R) -> R {

@@ -134,6 +134,14 @@ impl Fixture {
     /// Empties the memory tier, so that reads reach the providers.
     pub(super) fn forget(&self) {
         self.engine.shared().data.cache.clear();
+        self.engine.shared().data.leaves.clear();
+    }
+
+    /// Providers that are known to have given wrong bytes lately.
+    pub(super) fn liars(&self) -> Vec<usize> {
+        let fleet = &self.engine.shared().fleet;
+        let lies = |store: &HostileStore| fleet.health(&ProviderId::new(store.name()).unwrap()).is_some_and(|health| health.lying);
+        (0..self.stores.len()).filter(|index| lies(&self.stores[*index])).collect()
     }
 
     pub(super) fn gets(&self) -> u64 {
