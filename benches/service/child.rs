@@ -9,6 +9,10 @@ use tokio::sync::mpsc;
 
 use crate::Measured;
 
+/// What `metanode` sets for itself; every process here has it, so that they compare.
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "268435456")];
+
 /// A role of this program in a process of its own. Killed when dropped.
 pub(crate) struct Child {
     process: Process,
@@ -19,7 +23,9 @@ pub(crate) struct Child {
 impl Child {
     /// Starts `role`, gives it `order` and waits for its word that it is ready.
     pub(crate) fn start<T: DeserializeOwned>(role: &str, order: &impl Serialize) -> Measured<(Self, T)> {
-        let mut process = Command::new(std::env::current_exe()?).arg(role).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.envs(ALLOCATOR.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+        let mut process = command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let questions = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().ok_or("a child without output")?);
         let mut child = Self { process, questions, answers };
