@@ -66,6 +66,7 @@ pub(crate) async fn run(global: &Global, command: &Dev) -> Outcome {
     let Dev::Providers { count, dir } = command;
     let temporary = tempfile::tempdir().explain(|| "cannot make a temporary folder".to_owned())?;
     let folder = dir.as_deref().unwrap_or_else(|| temporary.path());
+    let signals = service::signals()?;
     let clouds = Clouds::start(*count, folder, true).await?;
     let shown: Vec<Shown> = clouds
         .specs
@@ -108,5 +109,6 @@ pub(crate) async fn run(global: &Global, command: &Dev) -> Outcome {
     }
     note("hint: curl -X PUT --data down ENDPOINT/_emulator/faults makes one misbehave, DELETE makes it behave again");
     note("running until ctrl-c");
-    service::signals().await
+    signals.await;
+    Ok(())
 }

@@ -49,10 +49,7 @@ pub(crate) async fn run(global: &Global, flags: &Quickstart) -> Outcome {
         tempfile::Builder::new().prefix("diaspore-quickstart-").tempdir().explain(|| "cannot make a temporary folder".to_owned())?;
     let outcome = tokio::select! {
         biased;
-        signal = service::signals() => {
-            signal?;
-            Err(Failure::plain("interrupted; the temporary folder is removed"))
-        }
+        () = service::signals()? => Err(Failure::plain("interrupted; the temporary folder is removed")),
         outcome = Box::pin(story(global, flags, scratch.path())) => outcome,
     };
     scratch.close().explain(|| "cannot remove the temporary folder".to_owned())?;

@@ -233,6 +233,8 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     if let Some(why) = status.writes_refused {
         note(&format!("warning: writes are refused: {why}"));
     }
+    // Before the first request is answered: whoever sees the service ready may ask it to stop.
+    let signals = signals()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut front = tokio::spawn(diaspore_server::serve(running.engine.clone(), listener, options()?, async {
         drop(stopped.await);
@@ -240,7 +242,7 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     let fatal = tokio::select! {
         biased;
         event = running.fatal.recv() => event,
-        signal = signals() => { signal?; None }
+        () = signals => None,
         () = history::keep(home, &running.engine) => None,
         ended = &mut front => {
             return Err(Failure::plain(format!("the HTTP front ended: {ended:?}")));
@@ -256,17 +258,18 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     running.engine.shutdown().await.map_err(engine_failure)
 }
 
-/// Resolves at SIGINT or SIGTERM.
-pub(crate) async fn signals() -> Outcome {
+/// Watches for SIGINT and SIGTERM from now on; what it gives resolves at the first of them.
+pub(crate) fn signals() -> Outcome<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).explain(|| "cannot watch for signals".to_owned())?;
     let mut terminate = signal(SignalKind::terminate()).explain(|| "cannot watch for signals".to_owned())?;
-    tokio::select! {
-        biased;
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// Options of the HTTP front, with the process's metrics behind `/metrics`.
