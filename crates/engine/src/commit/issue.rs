@@ -23,6 +23,10 @@ use crate::world::cpu;
 
 /// Audit events that join one block at most.
 const MAX_EVENTS: usize = 256;
+/// What the engine's own records add to a block, by estimate from above.
+const NOTES_BYTES: usize = 256 << 10;
+/// Longest wait for buffers before the queue is looked at again.
+const BUFFER_WAIT: Duration = Duration::from_secs(1);
 /// A block takes no further request once so many sections could be open.
 const SECTION_MARGIN: usize = MAX_SECTIONS - 8;
 
@@ -121,11 +125,18 @@ impl Issuer {
     async fn issue(&mut self, pending: &mut Pending) -> bool {
         let Some(permit) = pending.permit.take() else { return true };
         pending.leaves = None;
-        let batch = pending.take_batch(self.shared.config.limits.commit_bytes);
-        if batch.is_empty() && self.shared.audit.is_empty() {
+        if pending.requests.is_empty() && self.shared.audit.is_empty() {
             pending.audit_due = None;
             return true;
         }
+        // Blocks past their quorum may still hold buffers for a slow provider: they bound what may follow. Who waits here has no
+        // position yet, so that what expires meanwhile is refused for certain.
+        let Ok(buffers) = tokio::time::timeout(BUFFER_WAIT, self.buffers(pending.bytes)).await else {
+            (pending.permit, pending.leaves) = (Some(permit), Some(Instant::now()));
+            return true;
+        };
+        pending.reject_expired(Instant::now());
+        let batch = pending.take_batch(self.shared.config.limits.commit_bytes);
         let geometry = match layout::of_commit_blocks(&self.shared) {
             Ok(geometry) => geometry,
             Err(refusal) => {
@@ -157,9 +168,7 @@ impl Issuer {
                 return true;
             }
         };
-        // Blocks past their quorum may still hold buffers for a slow provider: they bound what may follow.
-        let bytes = built.coded_len().min(commit_buffer_bytes(&self.shared.config.limits));
-        let buffers = Arc::clone(&self.shared.commit_buffers).acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
+        let buffers = buffers.map(|buffers| trimmed(buffers, built.coded_len()));
         // From here on the position is taken: whatever happens, this block is finished or the engine stops.
         if let Err(error) = cpu(|| self.shared.ledger.append(built.journal_entry())) {
             return self.journal_refused(&error, waiters);
@@ -169,13 +178,23 @@ impl Issuer {
         Meters::bump(&self.shared.meters.signatures);
         let facts = built.facts();
         self.shared.settlement.name_in(&bulk, built.seq);
-        let handle = scatter::spawn(&self.shared, built.coded(), Purpose::Commit(built.seq), buffers.ok());
+        let handle = scatter::spawn(&self.shared, built.coded(), Purpose::Commit(built.seq), buffers);
         if let Err(error) = cpu(|| self.shared.ledger.sync()) {
             self.shared.stop(Fatal::JournalSync(error.to_string()));
             return false;
         }
         let in_flight = InFlight::new(built, facts, handle, waiters, permit);
         self.out.send(in_flight).await.is_ok()
+    }
+
+    /// Room for the coded form of a block of about so many plain bytes; none when the engine closes.
+    async fn buffers(&self, plain: usize) -> Option<OwnedSemaphorePermit> {
+        let plain = plain.min(self.shared.config.limits.commit_bytes).saturating_add(NOTES_BYTES);
+        let layout = self.shared.layout.as_ref()?.geometry;
+        let coded = plain.saturating_mul(usize::from(layout.n())) / usize::from(layout.k().max(1));
+        // Size classes round up by at most an eighth.
+        let bytes = coded.saturating_add(coded / 8).min(commit_buffer_bytes(&self.shared.config.limits));
+        Arc::clone(&self.shared.commit_buffers).acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX)).await.ok()
     }
 
     fn journal_refused(&self, error: &LedgerError, waiters: Vec<Waiter>) -> bool {
@@ -187,6 +206,13 @@ impl Issuer {
         self.shared.stop(Fatal::JournalSync(error.to_string()));
         false
     }
+}
+
+/// Gives back what the block does not take.
+fn trimmed(mut buffers: OwnedSemaphorePermit, bytes: usize) -> OwnedSemaphorePermit {
+    let surplus = buffers.num_permits().saturating_sub(bytes);
+    drop(buffers.split(surplus));
+    buffers
 }
 
 impl Pending {
