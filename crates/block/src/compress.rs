@@ -112,6 +112,10 @@ pub fn decompress_range(stored: &[u8], plain_len: usize, range: Range<usize>) ->
         let start = if frame == 0 { Some(0) } else { end_of(frame - 1) };
         let bytes = start.zip(end_of(frame)).and_then(|(start, end)| body.get(start..end)).ok_or(malformed.clone())?;
         let expected = (plain_len - frame * FRAME_LEN).min(FRAME_LEN);
+        // The decompressor would go on into a second frame, and one chunk would have many stored forms.
+        if zstd::zstd_safe::find_frame_compressed_size(bytes) != Ok(bytes.len()) {
+            return Err(malformed);
+        }
         let plain = zstd.decompress(bytes, expected).map_err(|_| malformed.clone())?;
         if plain.len() != expected {
             return Err(malformed);
@@ -161,6 +165,15 @@ mod tests {
         assert!(!stays_raw(&text, &mut probe));
         assert!(!stays_raw(&mixed, &mut probe), "one that pays brings the full look back");
         assert_eq!(probe.misses, 0);
+    }
+
+    #[test]
+    fn a_frame_in_two_pieces_is_refused() {
+        let plain = text(1000);
+        let pieces = [&plain[..500], &plain[500..]].map(|piece| zstd::bulk::compress(piece, LEVEL).unwrap());
+        let stored = |body: &[u8]| [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
+        assert_eq!(decompress(&stored(&zstd::bulk::compress(&plain, LEVEL).unwrap()), 1000).unwrap(), plain);
+        assert!(decompress(&stored(&pieces.concat()), 1000).is_err());
     }
 
     proptest! {
