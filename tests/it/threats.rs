@@ -8,7 +8,7 @@ use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 use serde_json::Value;
 
 use crate::clouds::Clouds;
-use crate::program::{Place, Service, noise, tree};
+use crate::program::{Place, Service, noise, tree, wait};
 use crate::wire::Wire;
 
 fn copy(from: &Path, to: &Path) {
@@ -105,8 +105,8 @@ fn data_corruption() {
         assert!(found.iter().any(|(id, lies)| *lies > 0 && damages.iter().any(|(name, _)| name == id)), "{found:?}");
         assert_eq!(found[4].1, 0, "{found:?}");
     }
-    // Findings wait for company and join the next commit.
-    wire.send("PUT", "/api/v1/blobs/box/last", &[], b"x").is(201);
+    // Findings wait for company and join the next commit; it is taken once those who gave short answers are heard again.
+    wait("a put to be taken", || wire.send("PUT", "/api/v1/blobs/box/last", &[], b"x").status == 201);
     assert!(audit(&place, &service)["integrity_violations"].as_u64().unwrap() > 0);
     assert_eq!(service.stop(), 0);
 }

@@ -373,4 +373,4 @@ fn mismatch() -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

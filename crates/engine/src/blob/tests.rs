@@ -1,7 +1,7 @@
 //! The data path over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
 mod answers;
-mod fixture;
+pub(crate) mod fixture;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -145,6 +145,31 @@ async fn a_lost_shard_costs_k_requests_whoever_asks() {
     let (first, second) = (run().await, run().await);
     assert!(first == second || first == second + 3, "each leaf list is asked for once: {first}, then {second} requests");
     assert!(second == 15 || second == 45, "one request for each of 15 ranges, or k when their shard is lost: {second}");
+}
+
+/// With exactly k good shards nothing may be lost on the way.
+#[tokio::test(start_paused = true)]
+async fn k_good_shards_are_enough_whichever_two_are_wrong() {
+    let fx = Fixture::start(5).await;
+    let data: Vec<Vec<u8>> = (0..4).map(|at| random(3 * MIB / 2, 100 + at)).collect();
+    for (key, data) in (b'a'..).zip(&data) {
+        fx.put(&[key], data).await.unwrap();
+    }
+    fx.settle().await;
+    let slow =
+        |ms| Fault::always(Misbehaviour::Latency { fixed: Duration::from_millis(ms), jitter: Duration::from_millis(ms) }).on(&[Op::Get]);
+    for (short, wrong) in (0..5).flat_map(|one| (0..5).map(move |two| (one, two))).filter(|(one, two)| one != two) {
+        for (at, store) in (1..).zip(&fx.stores) {
+            store.set_faults(FaultPlan::from(slow(at)));
+        }
+        fx.stores[short].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Truncate).on(&[Op::Get])));
+        fx.stores[wrong].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Flip { bits: 64 }).on(&[Op::Get])));
+        for (key, data) in (b'a'..).zip(&data) {
+            fx.forget();
+            assert!(fx.read(&[key]).await.unwrap() == *data, "{short} short, {wrong} wrong");
+        }
+        tokio::time::advance(Duration::from_secs(700)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

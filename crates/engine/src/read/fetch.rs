@@ -225,15 +225,16 @@ impl BlockReader {
 
     /// Body bytes of a shard as its provider gives them, unverified; asked once per unit, also as part of more.
     pub(super) async fn raw(&self, shard: u8, body: &Range<u64>) -> Option<Raw> {
-        let (cell, start) = self.shelf(|shelf| {
+        let (cell, whole) = self.shelf(|shelf| {
             let around = shelf.raw.iter().find(|((of, start, end), _)| *of == shard && *start <= body.start && body.end <= *end);
-            if let Some(((_, start, _), cell)) = around {
-                return (Arc::clone(cell), *start);
+            if let Some(((_, start, end), cell)) = around {
+                return (Arc::clone(cell), *start..*end);
             }
-            (Arc::clone(shelf.raw.entry((shard, body.start, body.end)).or_default()), body.start)
+            (Arc::clone(shelf.raw.entry((shard, body.start, body.end)).or_default()), body.clone())
         });
-        let mut raw = cell.get_or_init(|| self.ask(shard, body)).await.clone()?;
-        let skip = usize::try_from(body.start - start).ok()?;
+        // Whoever wanted more may have left before it was asked for; the cell still stands for all of it.
+        let mut raw = cell.get_or_init(|| self.ask(shard, &whole)).await.clone()?;
+        let skip = usize::try_from(body.start - whole.start).ok()?;
         let end = skip.checked_add(usize::try_from(body.end - body.start).ok()?)?;
         if end > raw.body.len() {
             return None;
@@ -297,5 +298,36 @@ impl BlockReader {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::blob::tests::fixture::{Fixture, random};
+
+    /// Who asked for more of a shard and left before the answer must not leave the others with less.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_nobody_waited_for_is_asked_for_whole() {
+        let fx = Fixture::start(5).await;
+        fx.put(b"b", &random(3 << 20, 1)).await.unwrap();
+        fx.settle().await;
+        let slow = Misbehaviour::Latency { fixed: Duration::from_millis(5), jitter: Duration::ZERO };
+        for store in &fx.stores {
+            store.set_faults(FaultPlan::from(Fault::always(slow).on(&[Op::Get])));
+        }
+        let shared = fx.engine.shared();
+        let blocks = shared.ledger.snapshot().unwrap().blocks(None, 100).unwrap();
+        let block = blocks.into_iter().find(|entry| entry.facts.kind == diaspore_block::manifest::BlockKind::Bulk).unwrap();
+        let reader = BlockReader::new(&shared, Arc::new(block));
+        let (whole, part) = (0..0x40_000, 0x10_000..0x20_000);
+        assert!(reader.raw(0, &whole).now_or_never().is_none(), "the answer is still on its way");
+        assert_eq!(reader.raw(0, &part).await.unwrap().body.len(), 0x10_000);
+        let raw = reader.raw(0, &whole).await.unwrap();
+        assert_eq!(raw.body.len(), 0x40_000);
+        assert_eq!(raw.body.slice(0x10_000..0x20_000), reader.raw(0, &part).await.unwrap().body);
     }
 }

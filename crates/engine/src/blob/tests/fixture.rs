@@ -22,13 +22,13 @@ use crate::api::{
 use crate::config::EngineConfig;
 use crate::world::{Draw, RuntimeClock, SeededEntropy};
 
-pub(super) struct Fixture {
-    pub(super) engine: Engine,
-    pub(super) stores: Vec<HostileStore>,
+pub(crate) struct Fixture {
+    pub(crate) engine: Engine,
+    pub(crate) stores: Vec<HostileStore>,
     caller: Caller,
 }
 
-pub(super) fn random(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
     let mut data = vec![0; len];
     StdRng::seed_from_u64(seed).fill_bytes(&mut data);
     data
@@ -61,7 +61,7 @@ pub(super) async fn whole(body: BlobStream) -> Result<Vec<u8>, Error> {
 }
 
 impl Fixture {
-    pub(super) async fn start(providers: usize) -> Self {
+    pub(crate) async fn start(providers: usize) -> Self {
         let entropy = Arc::new(SeededEntropy::new(42));
         let mut rng = Draw(entropy.as_ref());
         let mut keys = Keyring::create(&mut rng);
@@ -86,7 +86,7 @@ impl Fixture {
         Self { engine, stores, caller }
     }
 
-    pub(super) async fn put(&self, key: &[u8], data: &[u8]) -> Result<PutOutcome, Error> {
+    pub(crate) async fn put(&self, key: &[u8], data: &[u8]) -> Result<PutOutcome, Error> {
         self.put_with(key, data, PutOptions::default()).await
     }
 
@@ -126,7 +126,7 @@ impl Fixture {
         self.engine.list_blobs(&self.caller, "bucket", options).await
     }
 
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let report = self.engine.settle_wait(Duration::from_mins(2)).await.unwrap();
         assert_eq!(report.unsettled_blocks, 0);
     }
