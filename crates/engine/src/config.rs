@@ -51,6 +51,8 @@ pub enum Fatal {
     JournalSync(String),
     /// A newer writer holds the log (exit 78).
     Superseded(String),
+    /// A start in the same process refused the state it found: fork, acknowledged data missing, another writer (exit 78).
+    Refused(String),
     /// The ledger refused what was released: disk full, damage, or a defect (exit 1).
     Ledger(String),
 }

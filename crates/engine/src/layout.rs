@@ -40,17 +40,18 @@ impl Layout {
 
     /// Whether so many of its domains are in `up` that a block can be acknowledged.
     pub(crate) fn is_served_by(&self, up: &BTreeSet<FailureDomain>) -> bool {
-        self.members.intersection(up).count() > usize::from(self.geometry.k())
+        self.shortfall(up).is_none()
+    }
+
+    /// How many of its domains are in `up`, of how many, and how many a commit needs: when those are too few.
+    pub(crate) fn shortfall(&self, up: &BTreeSet<FailureDomain>) -> Option<(usize, usize, usize)> {
+        let (answering, needed) = (self.members.intersection(up).count(), usize::from(self.geometry.k()).saturating_add(1));
+        (answering < needed).then_some((answering, self.members.len(), needed))
     }
 
     /// Refuses with the arithmetic when the healthy domains cannot acknowledge a block.
     pub(crate) fn check(&self, ground: &Ground) -> Result<(), Error> {
-        let up = healthy(ground);
-        if self.is_served_by(&up) {
-            return Ok(());
-        }
-        let (answering, of, needed) =
-            (self.members.intersection(&up).count(), self.members.len(), usize::from(self.geometry.k()).saturating_add(1));
+        let Some((answering, of, needed)) = self.shortfall(&healthy(ground)) else { return Ok(()) };
         Err(Error::new(
             ErrorKind::TooFewDomains,
             format!(

@@ -311,6 +311,7 @@ impl Shared {
         let why = match &fatal {
             Fatal::JournalSync(why) => format!("the journal could not be flushed: {why}"),
             Fatal::Superseded(why) => format!("another writer took over: {why}"),
+            Fatal::Refused(why) => why.clone(),
             Fatal::Ledger(why) => format!("the ledger refused a released block: {why}"),
         };
         if !self.stage.stop(why.clone()) {

@@ -96,9 +96,7 @@ fn fleet(shared: &Shared, status: &mut Status) {
     }
     if let Some(layout) = &shared.layout {
         status.restart_survives_down = usize::from(layout.geometry.k().saturating_sub(1));
-        let up = layout::healthy(shared);
-        if !layout.is_served_by(&up) {
-            let (healthy, of, needed) = (layout.members.intersection(&up).count(), layout.members.len(), layout.geometry.k() + 1);
+        if let Some((healthy, of, needed)) = layout.shortfall(&layout::healthy(shared)) {
             status.writes_refused.get_or_insert_with(|| format!("{healthy} of {of} failure domains healthy, {needed} needed"));
         }
     }

@@ -25,11 +25,13 @@ use crate::shared::{Shared, Stage};
 const TICK: Duration = Duration::from_secs(1);
 /// The full layout is taken up again once it was possible for so long.
 const BEFORE_STEPPING_UP: Duration = Duration::from_secs(30);
-/// A layout that cannot be written is left after the first of these, and shorter outages are waited out; after a successor that could
-/// not decide the next one waits longer, up to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
-/// The same domains as last time will hardly say more: every try leaves a claim at every provider.
-const WITHOUT_NEWS: Duration = Duration::from_mins(30);
+/// A layout that cannot be written is left after so long: shorter outages are waited out. After each successor that could not decide
+/// the next one waits twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause once other domains answer than last time.
+const PAUSE_WITH_NEWS: Duration = Duration::from_mins(1);
+/// Longest pause while the same do: they hardly say more, and every try leaves a claim at every provider.
+const PAUSE_WITHOUT: Duration = Duration::from_mins(30);
 /// The predecessor's tasks end at their next point of waiting; this is for those that are inside the disk.
 const TASKS_END: Duration = Duration::from_secs(10);
 
@@ -52,8 +54,9 @@ enum Wish {
 }
 
 impl Wish {
-    fn patience(self, failed: u32) -> Duration {
-        let pause = PAUSES.0.saturating_mul(1 << failed.min(4)).min(PAUSES.1);
+    fn patience(self, failed: u32, news: bool) -> Duration {
+        let longest = if news { PAUSE_WITH_NEWS } else { PAUSE_WITHOUT };
+        let pause = FIRST_PAUSE.saturating_mul(1 << failed.min(10)).min(longest);
         match self {
             Self::Decide | Self::StepDown => pause,
             Self::StepUp => BEFORE_STEPPING_UP.max(pause),
@@ -120,8 +123,7 @@ async fn keep(line: Arc<Succession>) {
         };
         wished = Some((wish, since));
         let up = layout::healthy(&current);
-        let news = failed == 0 || up != asked;
-        if since.elapsed() < if news { wish.patience(failed) } else { WITHOUT_NEWS } {
+        if since.elapsed() < wish.patience(failed, up != asked) {
             continue;
         }
         (wished, asked) = (None, up);
@@ -174,7 +176,7 @@ async fn succeed(line: &Succession, current: &Arc<Shared>, wish: Wish) -> Result
 
 fn refused(error: Error) -> Result<bool, Fatal> {
     match error.kind {
-        ErrorKind::RefusedState => Err(Fatal::Superseded(error.message)),
+        ErrorKind::RefusedState => Err(Fatal::Refused(error.message)),
         ErrorKind::LocalStore => Err(Fatal::Ledger(error.message)),
         _ => {
             tracing::warn!(%error, "no successor yet");

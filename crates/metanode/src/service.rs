@@ -389,5 +389,7 @@ fn fatal_failure(event: &Fatal) -> Failure {
             .hint("start again; if that fails, move the data folder away and run metanode storage distributed recover"),
         Fatal::Superseded(what) => Failure::new(Exit::Refused, format!("another writer holds the log: {what}"))
             .hint("one service per deployment: stop the other one before this one is started again"),
+        Fatal::Refused(what) => Failure::new(Exit::Refused, format!("the service started anew over what it holds, and refused it: {what}"))
+            .hint("start it again: a start says the same, or goes on once the cause is gone"),
     }
 }

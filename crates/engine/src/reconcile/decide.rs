@@ -67,7 +67,14 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
     let draft = draft(shared, BlockKind::Decision, body, geometry, last_valid);
     let built = cpu(|| build(shared, shared.writer, &mut tip, draft))?;
     applied.push(publish(shared, built).await?);
-    if let Err(higher) = shared.fence.hold(shared).await {
+    let held = tokio::time::timeout(QUORUM_DEADLINE, shared.fence.hold(shared)).await;
+    let held = held.map_err(|_| {
+        Error::new(
+            ErrorKind::TooFewDomains,
+            "too few failure domains listed their claims in time: bring more providers back and start again",
+        )
+    })?;
+    if let Err(higher) = held {
         shared.stop(Fatal::Superseded(higher.clone()));
         return Err(refused(format!("another writer took over while this one started: {higher}")));
     }
