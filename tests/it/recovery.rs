@@ -1,14 +1,6 @@
 //! `storage distributed recover` when providers are gone for good: what can be read is served, what cannot is listed.
 
-use super::program::{Place, status_of, tree};
-
-/// Random bytes that no chunk of another blob shares.
-fn random(len: usize, seed: u64) -> Vec<u8> {
-    use rand::{Rng, SeedableRng};
-    let mut bytes = vec![0; len];
-    rand_chacha::ChaCha12Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
-}
+use crate::program::{Place, noise, status_of, tree};
 
 /// A 3-of-5 deployment that held a large blob and small ones, settled, stopped, and without its disk.
 fn burnt() -> Place {
@@ -16,9 +8,9 @@ fn burnt() -> Place {
     place.init_local(5, 3);
     let data = place.path("data");
     std::fs::create_dir_all(&data).unwrap();
-    std::fs::write(data.join("large.bin"), random(3_000_000, 1)).unwrap();
+    std::fs::write(data.join("large.bin"), noise(1, 3_000_000)).unwrap();
     for at in 0..3 {
-        std::fs::write(data.join(format!("small-{at}")), random(3000, at + 2)).unwrap();
+        std::fs::write(data.join(format!("small-{at}")), noise(at + 2, 3000)).unwrap();
     }
     let service = place.start("start");
     place.run(&format!("blob put {} photos/ --url {}", data.display(), service.url)).exits(0);
@@ -72,7 +64,7 @@ fn what_cannot_be_read_is_listed_by_id() {
     assert!(!losses["lost_blocks"].as_array().unwrap().is_empty());
     let service = place.start("start");
     place.run(&format!("blob get photos/small-1 {} --url {}", place.path("one").display(), service.url)).exits(0);
-    assert_eq!(std::fs::read(place.path("one")).unwrap(), random(3000, 3));
+    assert_eq!(std::fs::read(place.path("one")).unwrap(), noise(3, 3000));
     place.run(&format!("blob get photos/large.bin {} --url {}", place.path("large").display(), service.url)).exits(3);
     assert_eq!(service.stop(), 0);
 }
