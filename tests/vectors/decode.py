@@ -242,7 +242,7 @@ def block_root(roots):
 
 
 # ---- Manifest, header, shard object ----------------------------------------------------------------------------------
-KINDS = {1: "bulk", 2: "commit", 3: "commit"}
+KINDS = {1: "bulk", 2: "commit", 3: "commit", 4: "bulk"}
 NAME_CLASSES = {"bulk": 1, "commit": 2}
 
 
@@ -259,7 +259,7 @@ def open_manifest(data):
     need(m["kind"] in KINDS and m["attempt"] < 4 and 1 <= m["k"] < m["n"] <= 32 and m["code"] == 1 and m["cell_log2"] == 16, "manifest")
     need(0 < m["payload_len"] and m["shard_len"] == shard_len_for(m["payload_len"], m["k"]), "lengths")
     log = [m["seq"], m["log_size"], m["acked"], m["settled"], m["first_section_len"]]
-    if m["kind"] == 1:
+    if KINDS[m["kind"]] == "bulk":
         need(not any(log) and not any(m["log_root"]), "log of a bulk block")
     else:
         need(m["settled"] <= m["acked"] <= m["seq"] and m["seq"] and m["first_section_len"], "marks")

@@ -24,15 +24,17 @@ tags! {
         Commit = 2,
         /// A commit block whose records decide what became of the predecessors.
         Decision = 3,
+        /// A part or the root of a compacted log.
+        Compacted = 4,
     }
 }
 
 impl BlockKind {
     /// What names and headers count by: 1 bulk, 2 commit. A prober looks for both record-bearing kinds under one name and learns
-    /// from the manifest which it found. 3 is reserved for compacted logs, which version 1 does not read.
+    /// from the manifest which it found; parts of compacted logs are named and counted like bulk blocks.
     pub const fn name_class(self) -> u8 {
         match self {
-            Self::Bulk => 1,
+            Self::Bulk | Self::Compacted => 1,
             Self::Commit | Self::Decision => 2,
         }
     }
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_a_newer_versions() {
         let mut encoded = World::new(1).bulk(&[7; 9000], 2, 3).0.manifest().encode();
-        for (kind, newer) in [(4, true), (9, true), (0, false)] {
+        for (kind, newer) in [(5, true), (9, true), (0, false)] {
             encoded[1] = kind;
             let refused = Manifest::decode(&encoded).unwrap_err();
             assert_eq!(matches!(refused, BlockError::Unsupported { .. }), newer, "{refused}");

@@ -82,7 +82,7 @@ impl Names {
     pub fn shard(&self, address: &ShardAddress<'_>) -> ObjectName {
         let kind = match address.kind {
             BlockKind::Commit | BlockKind::Decision => b"commit".as_slice(),
-            BlockKind::Bulk => b"bulk",
+            BlockKind::Bulk | BlockKind::Compacted => b"bulk",
         };
         let position = [address.incarnation.as_bytes().as_slice(), &address.counter.0.to_be_bytes(), &[address.attempt.0]].concat();
         let hash = hex(&self.tag(kind, address.provider, &position));

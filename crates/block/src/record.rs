@@ -14,10 +14,11 @@ use crate::log::leaf_hash;
 
 mod private;
 pub use private::{
-    AccessDenied, ApiKeyCreated, ApiKeyRevoked, AuditDropped, AuditExported, BlobDeleted, BlobPut, BlobRead, BucketCreated, BucketDeleted,
-    BulkAdded, ChunkEntry, ChunkRef, CommitReleased, Content, Decision, Encoding, Idempotency, IntegrityFault, KeyringChanged, MayHaveLost,
-    Placement, PolicySet, Private, PrivatePart, ProviderConfigured, ProviderFault, SectionInfo, ServiceStarted, ServiceStopped,
-    TenantCreated,
+    AccessDenied, ApiKeyCreated, ApiKeyRevoked, AuditDropped, AuditExported, BackupExported, BlobDeleted, BlobPut, BlobRead,
+    BlocksCondemned, BlocksErased, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, ChunkRef, CommitReleased, CondemnReason, Content,
+    Decision, DrillReported, Encoding, Idempotency, IntegrityFault, KeyringChanged, LogCompacted, MayHaveLost, Move, PartsAdded, Placement,
+    PolicySet, Private, PrivatePart, ProviderConfigured, ProviderEvacuated, ProviderFault, ProviderMode, ProviderStateSet, SchemaMigrated,
+    SectionInfo, ServiceStarted, ServiceStopped, ShardsMoved, TenantCreated,
 };
 
 #[cfg(test)]
@@ -75,6 +76,26 @@ tags! {
         ServiceStarted = 21,
         /// The service stopped in order.
         ServiceStopped = 22,
+        /// Blocks hold nothing alive and may be deleted.
+        BlocksCondemned = 23,
+        /// Condemned blocks are gone from every provider.
+        BlocksErased = 24,
+        /// Shards lie at other providers now.
+        ShardsMoved = 25,
+        /// Parts of a compacted log are durable.
+        PartsAdded = 26,
+        /// A compacted log is whole and settled.
+        LogCompacted = 27,
+        /// How a provider is to be used.
+        ProviderStateSet = 28,
+        /// A provider was left: what remains there.
+        ProviderEvacuated = 29,
+        /// Blocks were rebuilt from chosen providers to see that they can be.
+        DrillReported = 30,
+        /// The local store has another schema.
+        SchemaMigrated = 31,
+        /// The local store was copied to a backup.
+        BackupExported = 32,
     }
 }
 
@@ -114,7 +135,7 @@ impl RecordKind {
         }
     }
 
-    /// The name of a kind as exports show it: `BlobPut`, or `kind 23` for one that this build does not know.
+    /// The name of a kind as exports show it: `BlobPut`, or `kind 99` for one that this build does not know.
     pub fn name_of(byte: u8) -> String {
         Self::from_u8(byte).map_or_else(|| format!("kind {byte}"), |kind| format!("{kind:?}"))
     }

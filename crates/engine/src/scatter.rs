@@ -67,7 +67,7 @@ impl ScatterHandle {
 /// Accounts that may hold shards of this block under the policy, with their present health. Commit blocks of an incarnation that
 /// stepped down stay within the domains that its claim names.
 pub(crate) fn seats(shared: &Shared, block: &BlockFacts) -> Vec<Seat> {
-    let own_log = block.kind != BlockKind::Bulk && block.incarnation == shared.writer.incarnation;
+    let own_log = block.kind.has_records() && block.incarnation == shared.writer.incarnation;
     let narrow = shared.layout.as_ref().filter(|layout| own_log && !layout.full);
     let admitted = shared.fleet.providers().iter().filter(|spec| shared.config.profile.admits(spec));
     admitted

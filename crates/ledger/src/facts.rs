@@ -8,7 +8,9 @@ use diaspore_block::id::{
     Attempt, BlockId, BucketId, Counter, Epoch, Hash32, IncarnationId, KeyVersion, PrincipalId, Seq, TenantId, Timestamp, VersionId,
 };
 use diaspore_block::manifest::{BlockKind, CodeId};
-use diaspore_block::record::{Class, Content, Encoding, Placement, RecordKind, SectionInfo};
+use diaspore_block::record::{
+    Class, CondemnReason, Content, Encoding, LogCompacted, Placement, ProviderEvacuated, ProviderMode, RecordKind, SectionInfo,
+};
 
 /// Defines a struct whose encoding is its fields in order.
 macro_rules! fields {
@@ -168,7 +170,7 @@ macro_rules! redacted {
         }
     )*};
 }
-redacted!(ChunkPlace, BlockFacts, BlockEntry);
+redacted!(ChunkPlace, BlockFacts, BlockEntry, CompactionEntry, CheckEntry);
 
 fields! {
     /// Final outcome of a request that came with an `Idempotency-Key`.
@@ -237,6 +239,90 @@ fields! {
 }
 
 fields! {
+    /// A block that may be deleted: nothing alive is in it, and the record that says so was released.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct CondemnedEntry {
+        /// Which.
+        pub block: BlockId,
+        /// Sequence of the condemning record.
+        pub seq: Seq,
+        /// Its time.
+        pub time: Timestamp,
+        /// Why.
+        pub reason: CondemnReason,
+    }
+}
+
+fields! {
+    /// A compacted log that is whole and settled.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct CompactionEntry {
+        /// Sequence of the record that says so.
+        pub seq: Seq,
+        /// Its time.
+        pub time: Timestamp,
+        /// What it covers, its root and its parts.
+        pub compacted: LogCompacted,
+    }
+}
+
+fields! {
+    /// How a provider is to be used, as last said in the log.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ProviderEntry {
+        /// The operator's name of the account.
+        pub provider: String,
+        /// How.
+        pub mode: ProviderMode,
+        /// Since when.
+        pub since: Timestamp,
+        /// Why.
+        pub reason: String,
+        /// The certificate of its last evacuation and when it was issued.
+        pub evacuated: Option<(Timestamp, ProviderEvacuated)>,
+    }
+}
+
+fields! {
+    /// The last drill.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct DrillEntry {
+        /// When it was reported.
+        pub time: Timestamp,
+        /// Sets of k providers that were tried.
+        pub subsets: u64,
+        /// Sets there are.
+        pub subsets_total: u64,
+        /// Blocks rebuilt.
+        pub blocks: u64,
+        /// Rebuilds that failed or gave other bytes.
+        pub failures: u64,
+    }
+}
+
+fields! {
+    /// What was last seen of a block's shards. Not part of the log's state.
+    #[derive(Clone, PartialEq, Eq, Default)]
+    pub struct CheckEntry {
+        /// When all its shards were last asked for.
+        pub checked: Timestamp,
+        /// Per shard, by index.
+        pub shards: Vec<ShardCheck>,
+    }
+}
+
+fields! {
+    /// What was last seen of one shard.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct ShardCheck {
+        /// The verdict, in the engine's own numbers; 0 when nothing is known.
+        pub state: u8,
+        /// When bytes of it were last verified against the signed root.
+        pub verified: Option<Timestamp>,
+    }
+}
+
+fields! {
     /// What this writer noted about one of its own incarnations before acting on it.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct IncarnationNote {
@@ -282,11 +368,11 @@ fields! {
         pub unique_bytes: u64,
         /// Sum of their stored lengths, bytes.
         pub compressed_bytes: u64,
-        /// Sum of the payload lengths of all blocks, bytes.
+        /// Sum of the payload lengths of all blocks that are not erased, bytes.
         pub sealed_bytes: u64,
-        /// Sum of the lengths of all shards (n per block), bytes.
+        /// Sum of the lengths of all their shards (n per block), bytes.
         pub stored_bytes: u64,
-        /// Bulk blocks.
+        /// Bulk blocks, and blocks of compacted logs.
         pub bulk_blocks: u64,
         /// Commit blocks, decisions included.
         pub commit_blocks: u64,
@@ -294,6 +380,10 @@ fields! {
         pub unsettled_blocks: u64,
         /// Sum of their payload lengths, bytes.
         pub unsettled_bytes: u64,
+        /// Condemned blocks that are not erased.
+        pub condemned_blocks: u64,
+        /// Sum of the lengths of their shards, bytes.
+        pub condemned_bytes: u64,
         /// Records by kind byte.
         pub records: Vec<(u8, u64)>,
     }

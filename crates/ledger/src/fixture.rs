@@ -9,8 +9,8 @@ use diaspore_block::id::{
 use diaspore_block::key::{LedgerKey, ReferenceKey};
 use diaspore_block::manifest::{BlockKind, CodeId};
 use diaspore_block::record::{
-    BlobDeleted, BlobPut, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, ChunkRef, Class, CommitReleased, Content, Encoding,
-    Idempotency, Outcome, Placement, Private, Record, RecordFacts, SectionInfo, TenantCreated,
+    BlobDeleted, BlobPut, BlocksCondemned, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, ChunkRef, Class, CommitReleased,
+    CondemnReason, Content, Encoding, Idempotency, Outcome, Placement, Private, Record, RecordFacts, SectionInfo, TenantCreated,
 };
 use diaspore_block::seal::PREFIX_LEN;
 use rand::{CryptoRng, SeedableRng};
@@ -51,6 +51,11 @@ pub(crate) fn chunk(number: u64) -> ChunkId {
 
 pub(crate) fn block_id(number: u64) -> BlockId {
     BlockId::from_bytes(id16(0xdd, number))
+}
+
+/// Id of the bulk block that [`bulk`] brings.
+pub(crate) fn bulk_id(number: u64) -> BlockId {
+    BlockId::from_bytes(id16(0xd0, number))
 }
 
 pub(crate) fn placements(acked: u8) -> Vec<Placement> {
@@ -148,7 +153,7 @@ pub(crate) fn delete(bucket_number: u64, key: &[u8], version: u64) -> Private {
 pub(crate) fn bulk(number: u64, bucket_number: u64, chunk_number: u64, acked: u8) -> Private {
     let facts = facts(1);
     BulkAdded {
-        block: BlockId::from_bytes(id16(0xd0, number)),
+        block: bulk_id(number),
         incarnation: facts.incarnation,
         counter: Counter(number),
         attempt: Attempt(0),
@@ -168,6 +173,10 @@ pub(crate) fn bulk(number: u64, bucket_number: u64, chunk_number: u64, acked: u8
 
 pub(crate) fn released(seq: u64, acked: u8) -> Private {
     CommitReleased { seq: Seq(seq), attempt: Attempt(0), manifest_hash: facts(seq).manifest_hash, placements: placements(acked) }.into()
+}
+
+pub(crate) fn condemn(blocks: &[BlockId]) -> Private {
+    BlocksCondemned { blocks: blocks.to_vec(), reason: CondemnReason::Dead }.into()
 }
 
 /// The first two blocks of every test: a tenant with bucket 1, then one blob `canary-key`.

@@ -11,6 +11,7 @@ use rand::CryptoRng;
 
 use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote, Step};
 use crate::error::{LedgerError, Result};
+use crate::facts::CheckEntry;
 use crate::identity;
 use crate::journal::{Position, Stream, StreamKind, journal_secret};
 use crate::medium::{Medium, MediumFile, MediumLock, OpenMode};
@@ -217,6 +218,23 @@ impl Ledger {
         self.append(JournalEntry::Settled { block, placements })
     }
 
+    /// Notes what was seen of blocks' shards. Not journalled: durable with the view's next flush, and gone when the view is made anew.
+    /// Blocks that the map does not know are left out.
+    pub fn note_checks(&self, seen: &[(BlockId, CheckEntry)]) -> Result<()> {
+        self.writable()?;
+        let log = relock(&self.0.log);
+        let frozen = self.0.view.frozen();
+        let mut changes = Changes::new(frozen.as_ref());
+        for (block, check) in seen {
+            if changes.has(Table::Blocks, block.as_bytes())? {
+                changes.put(Table::Checks, block.as_bytes(), encode(check));
+            }
+        }
+        let written = self.fatal(self.0.view.write(changes));
+        drop(log);
+        written
+    }
+
     /// Journal first, view second, under the writer's lock. A transition that is refused leaves both untouched.
     fn advance(&self, plain: &[u8], step: Step<'_>) -> Result<()> {
         let mut log = relock(&self.0.log);
@@ -290,7 +308,9 @@ impl Ledger {
     /// Removes the oldest hold segments while every block in them is applied and settled, or dropped.
     fn prune(&self) -> Result<()> {
         let state = self.snapshot()?;
-        let is_done = |seq: Seq| Ok::<_, LedgerError>(state.commit_block(seq)?.is_some_and(|entry| entry.settled));
+        let applied = state.applied_seq()?;
+        // An applied commit block without an entry was settled, covered by a compacted log and erased.
+        let is_done = |seq: Seq| Ok::<_, LedgerError>(state.commit_block(seq)?.map_or(seq <= applied, |entry| entry.settled));
         let waiting_for = Seq(self.0.prune_waits_for.load(Ordering::Acquire));
         if waiting_for > Seq(0) && !is_done(waiting_for)? {
             return Ok(());

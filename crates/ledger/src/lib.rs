@@ -42,8 +42,8 @@ mod xts;
 pub use entry::{AppliedBlock, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
 pub use error::{LedgerError, Result};
 pub use facts::{
-    ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, ChunkPlace, IdempotencyEntry, IncarnationNote, KeyringCopy,
-    TenantEntry, Totals,
+    ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, CheckEntry, ChunkPlace, CompactionEntry, CondemnedEntry,
+    DrillEntry, IdempotencyEntry, IncarnationNote, KeyringCopy, ProviderEntry, ShardCheck, TenantEntry, Totals,
 };
 pub use identity::SCHEMA;
 pub use ledger::{Ledger, OpenReport};

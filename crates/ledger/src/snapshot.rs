@@ -10,8 +10,8 @@ use diaspore_block::record::PublicPart;
 
 use crate::error::{LedgerError, Result};
 use crate::facts::{
-    ApiKeyEntry, BlobEntry, BlockEntry, BucketEntry, ChainEntry, ChunkPlace, IdempotencyEntry, IncarnationNote, KeyringCopy, TenantEntry,
-    Totals,
+    ApiKeyEntry, BlobEntry, BlockEntry, BucketEntry, ChainEntry, CheckEntry, ChunkPlace, CompactionEntry, CondemnedEntry, DrillEntry,
+    IdempotencyEntry, IncarnationNote, KeyringCopy, ProviderEntry, TenantEntry, Totals,
 };
 use crate::listing::{self, ListPage, ListQuery};
 use crate::merkle;
@@ -25,6 +25,7 @@ pub(crate) mod meta {
     pub(crate) const KEYRING: &[u8] = b"keyring";
     pub(crate) const POSITION: &[u8] = b"position";
     pub(crate) const NOTES: &[u8] = b"notes";
+    pub(crate) const DRILL: &[u8] = b"drill";
 }
 
 /// The bytes of a stored value as what they are.
@@ -154,6 +155,61 @@ impl Snapshot {
     pub fn blocks(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<BlockEntry>> {
         let start = after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().as_slice()));
         self.entries(Table::Blocks, &[], start, limit)
+    }
+
+    /// The chunks that a block brought, whether or not they are still read from it.
+    pub fn contents(&self, block: BlockId) -> Result<Vec<(BucketId, ChunkId)>> {
+        Ok(self.entry(Table::Contents, block.as_bytes())?.unwrap_or_default())
+    }
+
+    /// When and why a block was condemned; `None` while it is part of what must be kept.
+    pub fn condemned(&self, block: BlockId) -> Result<Option<CondemnedEntry>> {
+        self.entry(Table::Condemned, block.as_bytes())
+    }
+
+    /// Up to `limit` condemned blocks that are not erased, in id order, after `after`.
+    pub fn all_condemned(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<CondemnedEntry>> {
+        let start = after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().as_slice()));
+        self.entries(Table::Condemned, &[], start, limit)
+    }
+
+    /// Every compacted log that was settled, by what it covers, oldest first.
+    pub fn compactions(&self) -> Result<Vec<CompactionEntry>> {
+        self.entries(Table::Compactions, &[], Bound::Unbounded, usize::MAX)
+    }
+
+    /// How a provider is to be used; `None` if the log never said anything about it.
+    pub fn provider(&self, name: &str) -> Result<Option<ProviderEntry>> {
+        self.entry(Table::Providers, name.as_bytes())
+    }
+
+    /// Every provider that the log said something about, in name order.
+    pub fn providers(&self) -> Result<Vec<ProviderEntry>> {
+        self.entries(Table::Providers, &[], Bound::Unbounded, usize::MAX)
+    }
+
+    /// The last drill.
+    pub fn last_drill(&self) -> Result<Option<DrillEntry>> {
+        self.entry(Table::Meta, meta::DRILL)
+    }
+
+    /// What was last seen of a block's shards; `None` if nothing was, or since the view was made anew.
+    pub fn check_of(&self, block: BlockId) -> Result<Option<CheckEntry>> {
+        self.entry(Table::Checks, block.as_bytes())
+    }
+
+    /// Visits chunks in order of bucket and chunk id, from those of `bucket` on (from the first when `None`): bucket, chunk, place.
+    /// The visitor says whether to go on.
+    pub fn walk_chunks(
+        &self,
+        bucket: Option<BucketId>,
+        visit: &mut dyn FnMut(BucketId, ChunkId, ChunkPlace) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let start = bucket.map(|bucket| bucket.as_bytes().to_vec()).unwrap_or_default();
+        self.0.walk(Table::Chunks, Bound::Included(&start), &mut |key, value| {
+            let (bucket, chunk): (BucketId, ChunkId) = decode(key, "key of a chunk")?;
+            Ok(visit(bucket, chunk, decode(value, Table::Chunks.name())?))
+        })
     }
 
     /// Up to `limit` blocks that are not settled, oldest first.

@@ -45,10 +45,21 @@ pub(crate) enum Table {
     Chain = 15,
     /// Number of a note about this writer's own incarnations.
     Incarnations = 16,
+    /// Block id -> the chunks that it brought.
+    Contents = 17,
+    /// Block id of a condemned block.
+    Condemned = 18,
+    /// Sequence that a compacted log covers.
+    Compactions = 19,
+    /// Provider name.
+    Providers = 20,
+    /// Block id -> what was last seen of its shards. The one table that is no part of the log's state: it is written without the
+    /// journal, and gone when the view is made anew.
+    Checks = 21,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Meta,
         Self::Tenants,
         Self::TenantNames,
@@ -66,6 +77,11 @@ impl Table {
         Self::ApiKeys,
         Self::Chain,
         Self::Incarnations,
+        Self::Contents,
+        Self::Condemned,
+        Self::Compactions,
+        Self::Providers,
+        Self::Checks,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -87,6 +103,11 @@ impl Table {
             Self::ApiKeys => "api keys",
             Self::Chain => "chain",
             Self::Incarnations => "incarnations",
+            Self::Contents => "contents",
+            Self::Condemned => "condemned blocks",
+            Self::Compactions => "compacted logs",
+            Self::Providers => "providers",
+            Self::Checks => "checks",
         }
     }
 }

@@ -2,17 +2,18 @@
 //! of files. Live, restart, recovery and the reference model run exactly this.
 
 use diaspore_block::codec::{Field, encode};
-use diaspore_block::id::{BlockId, BucketId, Seq, TenantId, Timestamp};
+use diaspore_block::id::{BlockId, BucketId, ChunkId, Seq, TenantId, Timestamp};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{
-    ApiKeyCreated, BlobDeleted, BlobPut, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, CommitReleased, Decision, Idempotency,
-    Placement, Private, Record, TenantCreated,
+    ApiKeyCreated, BlobDeleted, BlobPut, BucketCreated, BucketDeleted, BulkAdded, ChunkEntry, CommitReleased, CondemnReason, Decision,
+    DrillReported, Idempotency, Move, Placement, Private, ProviderMode, Record, TenantCreated,
 };
 
 use crate::entry::{AppliedBlock, JournalEntry};
 use crate::error::{LedgerError, Result};
 use crate::facts::{
-    ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, ChunkPlace, IdempotencyEntry, TenantEntry, Totals,
+    ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, ChunkPlace, CompactionEntry, CondemnedEntry, DrillEntry,
+    IdempotencyEntry, ProviderEntry, TenantEntry, Totals,
 };
 use crate::merkle;
 use crate::snapshot::{decode, joined, meta};
@@ -95,13 +96,43 @@ fn place(changes: &mut Changes<'_>, totals: &mut Totals, id: BlockId, placements
     };
     merge(&mut entry.facts, placements);
     if !entry.settled && is_settled(&entry.facts) {
-        entry.settled = true;
-        totals.unsettled_blocks = totals.unsettled_blocks.saturating_sub(1);
-        totals.unsettled_bytes = totals.unsettled_bytes.saturating_sub(u64::from(entry.facts.payload_len));
-        changes.remove(Table::Unsettled, &joined(&entry.seq.get().to_be_bytes(), id.as_bytes()));
+        settle(changes, totals, &mut entry);
     }
     write(changes, Table::Blocks, id.as_bytes(), &entry);
     Ok(())
+}
+
+/// Nobody waits for the block's shards any more.
+fn settle(changes: &mut Changes<'_>, totals: &mut Totals, entry: &mut BlockEntry) {
+    entry.settled = true;
+    totals.unsettled_blocks = totals.unsettled_blocks.saturating_sub(1);
+    totals.unsettled_bytes = totals.unsettled_bytes.saturating_sub(u64::from(entry.facts.payload_len));
+    changes.remove(Table::Unsettled, &joined(&entry.seq.get().to_be_bytes(), entry.facts.id.as_bytes()));
+}
+
+/// Bytes of all shards of a block, headers and leaf lists left out.
+fn shard_bytes(facts: &BlockFacts) -> u64 {
+    u64::from(facts.shard_len) * u64::from(facts.geometry.n())
+}
+
+/// A block as its record describes it.
+fn facts_of(added: &BulkAdded, kind: BlockKind) -> BlockFacts {
+    BlockFacts {
+        id: added.block,
+        kind,
+        incarnation: added.incarnation,
+        counter: added.counter,
+        attempt: added.attempt,
+        geometry: added.geometry,
+        code: added.code,
+        payload_len: added.payload_len,
+        shard_len: added.shard_len,
+        block_root: added.block_root,
+        shard_roots: added.shard_roots.clone(),
+        manifest_hash: added.manifest_hash,
+        sections: added.sections.clone(),
+        placements: added.placements.clone(),
+    }
 }
 
 /// What is acknowledged stays so unless a newer acknowledgement names another provider.
@@ -149,8 +180,31 @@ impl Transition<'_, '_> {
                 write(self.changes, Table::ApiKeys, key, &entry);
                 Ok(())
             }
+            Private::BlocksCondemned(condemned) => condemned.blocks.iter().try_for_each(|block| self.condemned(*block, condemned.reason)),
+            Private::BlocksErased(erased) => erased.blocks.iter().try_for_each(|block| self.erased(*block)),
+            Private::ShardsMoved(moved) => moved.moves.iter().try_for_each(|moved| self.moved(moved)),
+            Private::PartsAdded(added) => {
+                added.parts.iter().try_for_each(|part| self.block_added(&facts_of(part, BlockKind::Compacted), &part.chunks))
+            }
+            Private::LogCompacted(compacted) => {
+                let entry = CompactionEntry { seq: self.block.seq, time, compacted: compacted.clone() };
+                write(self.changes, Table::Compactions, &compacted.covers.get().to_be_bytes(), &entry);
+                Ok(())
+            }
+            Private::ProviderStateSet(set) => self.provider(&set.provider, |entry| {
+                (entry.mode, entry.since) = (set.mode, time);
+                entry.reason.clone_from(&set.reason);
+            }),
+            Private::ProviderEvacuated(left) => self.provider(&left.provider, |entry| entry.evacuated = Some((time, left.clone()))),
+            Private::DrillReported(drill) => {
+                let DrillReported { subsets, subsets_total, blocks, failures, .. } = *drill;
+                write(self.changes, Table::Meta, meta::DRILL, &DrillEntry { time, subsets, subsets_total, blocks, failures });
+                Ok(())
+            }
             // Facts of the audit log only.
-            Private::MayHaveLost(_)
+            Private::SchemaMigrated(_)
+            | Private::BackupExported(_)
+            | Private::MayHaveLost(_)
             | Private::KeyringChanged(_)
             | Private::ProviderConfigured(_)
             | Private::PolicySet(_)
@@ -314,23 +368,7 @@ impl Transition<'_, '_> {
     }
 
     fn bulk_added(&mut self, added: &BulkAdded) -> Result<()> {
-        let facts = BlockFacts {
-            id: added.block,
-            kind: BlockKind::Bulk,
-            incarnation: added.incarnation,
-            counter: added.counter,
-            attempt: added.attempt,
-            geometry: added.geometry,
-            code: added.code,
-            payload_len: added.payload_len,
-            shard_len: added.shard_len,
-            block_root: added.block_root,
-            shard_roots: added.shard_roots.clone(),
-            manifest_hash: added.manifest_hash,
-            sections: added.sections.clone(),
-            placements: added.placements.clone(),
-        };
-        self.block_added(&facts, &added.chunks)
+        self.block_added(&facts_of(added, BlockKind::Bulk), &added.chunks)
     }
 
     fn block_added(&mut self, facts: &BlockFacts, chunks: &[ChunkEntry]) -> Result<()> {
@@ -339,6 +377,10 @@ impl Transition<'_, '_> {
         }
         for chunk in chunks {
             self.chunk_added(facts, chunk)?;
+        }
+        if !chunks.is_empty() {
+            let contents: Vec<(BucketId, ChunkId)> = chunks.iter().map(|chunk| (chunk.bucket, chunk.id)).collect();
+            write(self.changes, Table::Contents, facts.id.as_bytes(), &contents);
         }
         let settled = is_settled(facts);
         if !settled {
@@ -354,7 +396,7 @@ impl Transition<'_, '_> {
             self.totals.bulk_blocks += 1;
         }
         self.totals.sealed_bytes += u64::from(facts.payload_len);
-        self.totals.stored_bytes += u64::from(facts.shard_len) * u64::from(facts.geometry.n());
+        self.totals.stored_bytes += shard_bytes(facts);
         let entry = BlockEntry { seq: self.block.seq, time: self.time, settled, facts: facts.clone() };
         write(self.changes, Table::Blocks, facts.id.as_bytes(), &entry);
         Ok(())
@@ -380,6 +422,77 @@ impl Transition<'_, '_> {
             encoding: chunk.encoding,
         };
         write(self.changes, Table::Chunks, &key, &place);
+        Ok(())
+    }
+
+    /// The block holds nothing alive from here on: chunks that are still read from it are forgotten, and nobody waits for its shards.
+    fn condemned(&mut self, id: BlockId, reason: CondemnReason) -> Result<()> {
+        let Some(mut block) = read::<BlockEntry>(self.changes, Table::Blocks, id.as_bytes())? else { return Ok(()) };
+        if self.changes.has(Table::Condemned, id.as_bytes())? {
+            return Ok(());
+        }
+        let contents: Vec<(BucketId, ChunkId)> = read(self.changes, Table::Contents, id.as_bytes())?.unwrap_or_default();
+        for (bucket, chunk) in contents {
+            let key = joined(bucket.as_bytes(), chunk.as_bytes());
+            // A chunk that was stored again is read from there.
+            if let Some(place) = read::<ChunkPlace>(self.changes, Table::Chunks, &key)?.filter(|place| place.block == id) {
+                self.totals.chunks = self.totals.chunks.saturating_sub(1);
+                self.totals.unique_bytes = self.totals.unique_bytes.saturating_sub(u64::from(place.plain_len));
+                self.totals.compressed_bytes = self.totals.compressed_bytes.saturating_sub(u64::from(place.stored_len));
+                self.changes.remove(Table::Chunks, &key);
+            }
+        }
+        if !block.settled {
+            settle(self.changes, &mut self.totals, &mut block);
+            write(self.changes, Table::Blocks, id.as_bytes(), &block);
+        }
+        self.totals.condemned_blocks += 1;
+        self.totals.condemned_bytes += shard_bytes(&block.facts);
+        let entry = CondemnedEntry { block: id, seq: self.block.seq, time: self.time, reason };
+        write(self.changes, Table::Condemned, id.as_bytes(), &entry);
+        Ok(())
+    }
+
+    /// A condemned block that no provider shows any more. What is not condemned stays in the map whatever a record says.
+    fn erased(&mut self, id: BlockId) -> Result<()> {
+        if !self.changes.has(Table::Condemned, id.as_bytes())? {
+            return Ok(());
+        }
+        let Some(block) = read::<BlockEntry>(self.changes, Table::Blocks, id.as_bytes())? else { return Ok(()) };
+        let bytes = shard_bytes(&block.facts);
+        let totals = &mut self.totals;
+        totals.condemned_blocks = totals.condemned_blocks.saturating_sub(1);
+        totals.condemned_bytes = totals.condemned_bytes.saturating_sub(bytes);
+        totals.stored_bytes = totals.stored_bytes.saturating_sub(bytes);
+        totals.sealed_bytes = totals.sealed_bytes.saturating_sub(u64::from(block.facts.payload_len));
+        if block.facts.kind.has_records() {
+            totals.commit_blocks = totals.commit_blocks.saturating_sub(1);
+            self.changes.remove(Table::Commits, &block.seq.get().to_be_bytes());
+        } else {
+            totals.bulk_blocks = totals.bulk_blocks.saturating_sub(1);
+        }
+        for table in [Table::Blocks, Table::Condemned, Table::Contents, Table::Checks] {
+            self.changes.remove(table, id.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, moved: &Move) -> Result<()> {
+        let placement = Placement { shard: moved.shard, provider: moved.provider.clone(), acked: true };
+        place(self.changes, &mut self.totals, moved.block, &[placement])
+    }
+
+    fn provider(&mut self, name: &str, change: impl FnOnce(&mut ProviderEntry)) -> Result<()> {
+        let known: Option<ProviderEntry> = read(self.changes, Table::Providers, name.as_bytes())?;
+        let mut entry = known.unwrap_or_else(|| ProviderEntry {
+            provider: name.to_owned(),
+            mode: ProviderMode::Active,
+            since: Timestamp::default(),
+            reason: String::new(),
+            evacuated: None,
+        });
+        change(&mut entry);
+        write(self.changes, Table::Providers, name.as_bytes(), &entry);
         Ok(())
     }
 

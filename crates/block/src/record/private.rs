@@ -10,12 +10,17 @@ mod blobs;
 mod blocks;
 mod events;
 mod names;
+mod upkeep;
 mod writer;
 
 pub use blobs::{BlobDeleted, BlobPut, BlobRead, ChunkRef, Content, Idempotency};
 pub use blocks::{BulkAdded, ChunkEntry, CommitReleased, Encoding, Placement, SectionInfo};
 pub use events::{AccessDenied, AuditDropped, AuditExported, IntegrityFault, PolicySet, ProviderConfigured, ProviderFault};
 pub use names::{ApiKeyCreated, ApiKeyRevoked, BucketCreated, BucketDeleted, TenantCreated};
+pub use upkeep::{
+    BackupExported, BlocksCondemned, BlocksErased, CondemnReason, DrillReported, LogCompacted, Move, PartsAdded, ProviderEvacuated,
+    ProviderMode, ProviderStateSet, SchemaMigrated, ShardsMoved,
+};
 pub use writer::{Decision, KeyringChanged, MayHaveLost, ServiceStarted, ServiceStopped};
 
 const WHAT: &str = "private part of a record";
@@ -55,7 +60,8 @@ macro_rules! private {
 private! {
     TenantCreated, BucketCreated, BucketDeleted, BlobPut, BlobDeleted, BulkAdded, CommitReleased, Decision, MayHaveLost,
     KeyringChanged, ApiKeyCreated, ApiKeyRevoked, ProviderConfigured, PolicySet, BlobRead, AccessDenied, IntegrityFault,
-    ProviderFault, AuditDropped, AuditExported, ServiceStarted, ServiceStopped,
+    ProviderFault, AuditDropped, AuditExported, ServiceStarted, ServiceStopped, BlocksCondemned, BlocksErased, ShardsMoved, PartsAdded,
+    LogCompacted, ProviderStateSet, ProviderEvacuated, DrillReported, SchemaMigrated, BackupExported,
 }
 
 /// A record's private part whole: what happened, about what, by whom.
@@ -134,7 +140,17 @@ impl Private {
             | Self::AuditDropped(_)
             | Self::AuditExported(_)
             | Self::ServiceStarted(_)
-            | Self::ServiceStopped(_) => is_system,
+            | Self::ServiceStopped(_)
+            | Self::BlocksCondemned(_)
+            | Self::BlocksErased(_)
+            | Self::ShardsMoved(_)
+            | Self::PartsAdded(_)
+            | Self::LogCompacted(_)
+            | Self::ProviderStateSet(_)
+            | Self::ProviderEvacuated(_)
+            | Self::DrillReported(_)
+            | Self::SchemaMigrated(_)
+            | Self::BackupExported(_) => is_system,
         }
     }
 
@@ -149,6 +165,9 @@ impl Private {
             Self::BlobRead(read) => read.key.len() <= MAX_BLOB_KEY,
             Self::BulkAdded(bulk) => bulk.is_plausible(),
             Self::CommitReleased(released) => released.is_plausible(),
+            Self::ShardsMoved(moved) => moved.is_plausible(),
+            Self::PartsAdded(added) => added.is_plausible(),
+            Self::LogCompacted(compacted) => compacted.is_plausible(),
             _ => true,
         };
         if fits { Ok(()) } else { Err(BlockError::Malformed { what: WHAT }) }

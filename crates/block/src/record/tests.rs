@@ -62,7 +62,7 @@ fn samples() -> Vec<Private> {
             shard_roots: vec![hash; 3],
             manifest_hash: hash,
             placements: vec![placement.clone()],
-            sections: vec![section],
+            sections: vec![section.clone()],
             chunks: vec![chunk],
         }
         .into(),
@@ -90,6 +90,100 @@ fn samples() -> Vec<Private> {
         .into(),
         ApiKeyRevoked { id: PrincipalId::from_bytes([3; 16]) }.into(),
     ]
+    .into_iter()
+    .chain(upkeep(&section))
+    .collect()
+}
+
+fn upkeep(section: &SectionInfo) -> Vec<Private> {
+    let (block, hash) = (BlockId::from_bytes([1; 16]), Hash32::from_bytes([4; 32]));
+    let incarnation = IncarnationId::from_bytes([2; 16]);
+    let part = BulkAdded {
+        block,
+        incarnation,
+        counter: Counter(0),
+        attempt: Attempt(0),
+        geometry: crate::geometry::Geometry::new(2, 3).unwrap(),
+        code: CodeId::ReedSolomonVandermonde,
+        payload_len: 1072,
+        shard_len: crate::geometry::shard_len_for(1072, 2).unwrap(),
+        block_root: crate::cell::block_root(&[hash; 3]),
+        shard_roots: vec![hash; 3],
+        manifest_hash: hash,
+        placements: vec![Placement { shard: 1, provider: "alpha".into(), acked: true }],
+        sections: vec![SectionInfo { tenant: TenantId::SYSTEM, key_version: KeyVersion(0), ..section.clone() }],
+        chunks: Vec::new(),
+    };
+    let compacted = LogCompacted {
+        covers: Seq(9),
+        incarnation,
+        counter: Counter(3),
+        log_size: 20,
+        log_root: hash,
+        root: block,
+        parts: vec![BlockId::from_bytes([2; 16])],
+    };
+    vec![
+        BlocksCondemned { blocks: vec![block], reason: CondemnReason::Rewritten }.into(),
+        BlocksErased { blocks: vec![block] }.into(),
+        ShardsMoved { moves: vec![Move { block, shard: 4, provider: "beta".into() }] }.into(),
+        PartsAdded { parts: vec![part] }.into(),
+        compacted.into(),
+        ProviderStateSet { provider: "beta".into(), mode: ProviderMode::Draining, reason: "left".into() }.into(),
+        ProviderEvacuated { provider: "beta".into(), blocks: 3, shards: 3, bytes: 9000, left: 0, reachable: true }.into(),
+        DrillReported { subsets: 10, subsets_total: 20, blocks: 40, failures: 0, report: hash }.into(),
+        SchemaMigrated { from: 1, to: 2, what: "rebuilt".into() }.into(),
+        BackupExported { seq: Seq(9), bytes: 4096 }.into(),
+    ]
+}
+
+#[test]
+fn upkeep_that_does_not_fit_is_refused() {
+    let section = SectionInfo {
+        tenant: TenantId::from_bytes([7; 16]),
+        key_version: KeyVersion(1),
+        offset: 0,
+        plain_len: 1000,
+        seg_log2: 16,
+        prefix: [8; PREFIX_LEN],
+    };
+    let mut refused = 0;
+    for private in upkeep(&section) {
+        private.check().unwrap();
+        let wrong: Vec<Private> = match private {
+            Private::ShardsMoved(moved) => {
+                let with = |change: &dyn Fn(&mut Move)| {
+                    let mut moved = moved.clone();
+                    change(&mut moved.moves[0]);
+                    moved.into()
+                };
+                vec![
+                    with(&|moved| moved.shard = 32),
+                    with(&|moved| moved.provider.clear()),
+                    with(&|moved| moved.provider = "x".repeat(256)),
+                ]
+            }
+            // A tenant's section in a part would lie under the wrong key.
+            Private::PartsAdded(added) => {
+                let mut of_tenant = added.clone();
+                of_tenant.parts[0].sections[0].tenant = section.tenant;
+                let mut misfit = added;
+                misfit.parts[0].shard_len += 1;
+                vec![of_tenant.into(), misfit.into()]
+            }
+            Private::LogCompacted(compacted) => vec![
+                LogCompacted { covers: Seq(0), ..compacted.clone() }.into(),
+                LogCompacted { log_size: 0, ..compacted.clone() }.into(),
+                LogCompacted { parts: vec![compacted.root], ..compacted }.into(),
+            ],
+            _ => Vec::new(),
+        };
+        for private in wrong {
+            assert!(private.check().is_err(), "{private:?}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 8);
 }
 
 fn facts() -> RecordFacts {
@@ -116,8 +210,8 @@ fn every_private_part_comes_back_and_no_other_length_does() {
         assert!(PrivatePart::decode(&[encoded.as_slice(), &[0]].concat()).is_err());
         let newer = [&[PRIVATE_VERSION + 1], &encoded[1..]].concat();
         assert!(matches!(PrivatePart::decode(&newer), Err(BlockError::Unsupported { .. })));
-        let kind = [&[PRIVATE_VERSION, 23], &encoded[2..]].concat();
-        assert_eq!(PrivatePart::decode(&kind), Err(BlockError::Unsupported { what: "kind of a record", version: 23 }));
+        let kind = [&[PRIVATE_VERSION, 99], &encoded[2..]].concat();
+        assert_eq!(PrivatePart::decode(&kind), Err(BlockError::Unsupported { what: "kind of a record", version: 99 }));
     }
 }
 
@@ -191,10 +285,10 @@ fn every_kind_lies_where_its_names_are_safe() {
 #[test]
 fn a_leaf_of_an_unknown_kind_is_newer_and_still_a_leaf() {
     let mut leaf = Record::new(facts(), AuditDropped { count: 3 }.into(), [1; 32], &key(1)).public().encode();
-    leaf[1] = 23;
-    assert_eq!(PublicPart::decode(&leaf), Err(BlockError::Unsupported { what: "kind of a record", version: 23 }));
+    leaf[1] = 99;
+    assert_eq!(PublicPart::decode(&leaf), Err(BlockError::Unsupported { what: "kind of a record", version: 99 }));
     let view = LeafView::of(&leaf).unwrap().unwrap();
-    assert_eq!(RecordKind::name_of(view.kind), "kind 23");
+    assert_eq!(RecordKind::name_of(view.kind), "kind 99");
     assert_eq!(RecordKind::name_of(4), "BlobPut");
     leaf[127] = 1;
     assert!(LeafView::of(&leaf).is_err());

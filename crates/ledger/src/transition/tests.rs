@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
-use diaspore_block::record::Private;
+use diaspore_block::id::{BlockId, Seq, Timestamp};
+use diaspore_block::record::{BlocksErased, Move, Private, ProviderMode, ProviderStateSet, ShardsMoved};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::prop_assert_eq;
 
 use crate::entry::JournalEntry;
 use crate::fixture::{
-    applied, block_id, bucket, bucket_created, bucket_deleted, bulk, chunk_entry, delete, open, placements, put, record_at, released,
-    tenant_created,
+    applied, block_id, bucket, bucket_created, bucket_deleted, bulk, bulk_id, chunk, chunk_entry, condemn, delete, open, placements, put,
+    record_at, released, tenant_created,
 };
 use crate::listing::{self, ListItem, ListQuery};
 use crate::snapshot::meta;
 use crate::state::{Changes, Model, State, Table};
-use crate::{LedgerError, MemoryMedium};
+use crate::{CheckEntry, LedgerError, MemoryMedium, ShardCheck};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -34,6 +35,9 @@ enum Act {
     Delete(u64, Vec<u8>),
     Bulk(u64, u64),
     Released(u64, u8),
+    Condemn(u64),
+    Erase(u64),
+    Move(u64, u8),
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -48,6 +52,9 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (0..3u64, key()).prop_map(|(bucket, key)| Act::Delete(bucket, key)),
         2 => (0..20u64, 0..6u64).prop_map(|(number, chunk)| Act::Bulk(number, chunk)),
         1 => (1..9u64, any::<u8>()).prop_map(|(seq, acked)| Act::Released(seq, acked % 6)),
+        1 => (0..20u64).prop_map(Act::Condemn),
+        1 => (0..20u64).prop_map(Act::Erase),
+        1 => (0..20u64, 0..5u8).prop_map(|(number, shard)| Act::Move(number, shard)),
     ]
 }
 
@@ -91,7 +98,18 @@ fn private(act: &Act, version: u64, versions: &mut Versions) -> Private {
         Act::Delete(number, key) => delete(*number, key, versions.get(&(*number, key.clone())).copied().unwrap_or(0)),
         Act::Bulk(number, chunk) => bulk(*number, 1, *chunk, 4),
         Act::Released(seq, acked) => released(*seq, *acked),
+        Act::Condemn(number) => condemn(&[bulk_id(*number), block_id(*number)]),
+        Act::Erase(number) => erase(&[bulk_id(*number), block_id(*number)]),
+        Act::Move(number, shard) => move_to(bulk_id(*number), *shard),
     }
+}
+
+fn erase(blocks: &[BlockId]) -> Private {
+    BlocksErased { blocks: blocks.to_vec() }.into()
+}
+
+fn move_to(block: BlockId, shard: u8) -> Private {
+    ShardsMoved { moves: vec![Move { block, shard, provider: "elsewhere".to_owned() }] }.into()
 }
 
 fn run(steps: &[Step]) {
@@ -114,7 +132,7 @@ fn run(steps: &[Step]) {
         for block in blocks.drain(..) {
             let base = model.clone();
             let mut changes = Changes::new(&base);
-            let block = crate::AppliedBlock { seq: diaspore_block::id::Seq(seq), facts: crate::fixture::facts(seq), ..block };
+            let block = crate::AppliedBlock { seq: Seq(seq), facts: crate::fixture::facts(seq), ..block };
             let expected = super::apply(&mut changes, &block);
             match (&expected, ledger.apply(&block)) {
                 (Ok(()), Ok(())) => {
@@ -203,6 +221,95 @@ proptest! {
         }
         prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
     }
+}
+
+/// A ledger with a bucket, and the blocks of `records` on top of it.
+fn ledger_of(records: Vec<Vec<Private>>) -> crate::Ledger {
+    let ledger = open(MemoryMedium::new(), 1).unwrap();
+    ledger.apply(&applied(1, vec![tenant_created(), bucket_created(1)], vec![])).unwrap();
+    for (seq, records) in (2..).zip(records) {
+        ledger.apply(&applied(seq, records, vec![])).unwrap();
+    }
+    ledger
+}
+
+#[test]
+fn a_condemned_block_is_forgotten_by_chunks_and_by_those_who_wait_for_it() {
+    // Chunk 1 lies in bulk blocks 1 and 2, the newer place counts; chunk 2 only in block 3, which is not settled.
+    let ledger = ledger_of(vec![vec![bulk(1, 1, 1, 5), bulk(2, 1, 1, 5), bulk(3, 1, 2, 4)]]);
+    let before = ledger.snapshot().unwrap();
+    assert_eq!(before.totals().unwrap().chunks, 2);
+    assert!(before.unsettled(9).unwrap().iter().any(|entry| entry.facts.id == bulk_id(3)));
+
+    ledger.apply(&applied(3, vec![condemn(&[bulk_id(1), bulk_id(3), bulk_id(77)]), condemn(&[bulk_id(3)])], vec![])).unwrap();
+    let after = ledger.snapshot().unwrap();
+    assert_eq!(after.chunk(bucket(1), &chunk(1)).unwrap().unwrap().block, bulk_id(2), "it was stored again");
+    assert!(after.chunk(bucket(1), &chunk(2)).unwrap().is_none(), "nothing may be deduplicated against it");
+    assert!(after.unsettled(9).unwrap().iter().all(|entry| entry.facts.id != bulk_id(3)));
+    let condemned = after.all_condemned(None, 9).unwrap();
+    assert_eq!(condemned.iter().map(|entry| (entry.block, entry.seq)).collect::<Vec<_>>(), [(bulk_id(1), Seq(3)), (bulk_id(3), Seq(3))]);
+    let totals = after.totals().unwrap();
+    assert_eq!((totals.chunks, totals.condemned_blocks), (1, 2));
+    assert_eq!(totals.stored_bytes, before.totals().unwrap().stored_bytes + shards_of_one(), "bytes are there until they are erased");
+
+    // Erasing what is not condemned changes nothing: the map is not lost by a wrong record.
+    ledger.apply(&applied(4, vec![erase(&[bulk_id(1), bulk_id(2), bulk_id(3)])], vec![])).unwrap();
+    let gone = ledger.snapshot().unwrap();
+    assert!(gone.block(bulk_id(1)).unwrap().is_none() && gone.block(bulk_id(3)).unwrap().is_none());
+    assert!(gone.block(bulk_id(2)).unwrap().is_some() && gone.chunk(bucket(1), &chunk(1)).unwrap().is_some());
+    let totals = gone.totals().unwrap();
+    assert_eq!((totals.condemned_blocks, totals.condemned_bytes), (0, 0));
+    assert_eq!(totals.stored_bytes, before.totals().unwrap().stored_bytes);
+}
+
+/// Bytes of the shards of one block of the fixture.
+fn shards_of_one() -> u64 {
+    let facts = crate::fixture::facts(1);
+    u64::from(facts.shard_len) * u64::from(facts.geometry.n())
+}
+
+#[test]
+fn a_moved_shard_is_looked_for_where_it_went() {
+    let ledger = ledger_of(vec![vec![bulk(1, 1, 1, 4)], vec![move_to(bulk_id(1), 4), move_to(bulk_id(2), 0)]]);
+    let entry = ledger.snapshot().unwrap().block(bulk_id(1)).unwrap().unwrap();
+    assert!(entry.settled, "its last shard is acknowledged elsewhere");
+    assert_eq!(entry.facts.placements.iter().find(|placement| placement.shard == 4).unwrap().provider, "elsewhere");
+}
+
+#[test]
+fn an_erased_commit_block_keeps_nothing_waiting() {
+    let ledger = ledger_of(vec![vec![]]);
+    ledger.apply(&applied(3, vec![condemn(&[block_id(1)])], vec![])).unwrap();
+    ledger.apply(&applied(4, vec![erase(&[block_id(1)])], vec![])).unwrap();
+    let view = ledger.snapshot().unwrap();
+    assert!(view.commit_block(Seq(1)).unwrap().is_none());
+    assert_eq!(view.applied_seq().unwrap(), Seq(4));
+    assert_eq!(view.leaves(0, 2).unwrap().len(), 2, "the audit log keeps its leaves");
+}
+
+#[test]
+fn the_log_says_how_a_provider_is_used() {
+    let set = |mode| ProviderStateSet { provider: "beta".to_owned(), mode, reason: "by hand".to_owned() }.into();
+    let ledger = ledger_of(vec![vec![set(ProviderMode::Draining)], vec![set(ProviderMode::Dead)]]);
+    let view = ledger.snapshot().unwrap();
+    assert_eq!(view.provider("beta").unwrap().unwrap().mode, ProviderMode::Dead);
+    assert!(view.provider("alpha").unwrap().is_none());
+    assert_eq!(view.providers().unwrap().len(), 1);
+}
+
+#[test]
+fn checks_live_in_the_view_alone() {
+    let disk = MemoryMedium::new();
+    let ledger = open(disk.clone(), 1).unwrap();
+    ledger.apply(&applied(1, vec![tenant_created(), bucket_created(1), bulk(1, 1, 1, 5)], vec![])).unwrap();
+    let check = CheckEntry { checked: Timestamp(7), shards: vec![ShardCheck { state: 1, verified: Some(Timestamp(7)) }] };
+    ledger.note_checks(&[(bulk_id(1), check.clone()), (bulk_id(9), check.clone())]).unwrap();
+    let view = ledger.snapshot().unwrap();
+    assert!(view.check_of(bulk_id(1)).unwrap() == Some(check));
+    assert!(view.check_of(bulk_id(9)).unwrap().is_none(), "the map does not know that block");
+    drop((view, ledger));
+    disk.replace("view", Vec::new());
+    assert!(open(disk, 2).unwrap().snapshot().unwrap().check_of(bulk_id(1)).unwrap().is_none());
 }
 
 #[test]
