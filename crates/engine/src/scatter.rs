@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diaspore_block::id::Seq;
-use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::Placement;
 use diaspore_ledger::BlockFacts;
 use diaspore_policy::ProviderId;
