@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use diaspore_block::claim::{Claim, Head};
 use diaspore_block::codec::encode;
 use diaspore_block::commit::{CommitBody, open_whole};
+use diaspore_block::compacted::{self, CompactedRoot};
 use diaspore_block::decode::decode;
 use diaspore_block::id::{Attempt, Counter, Epoch, IncarnationId};
 use diaspore_block::key::{Keyring, KeyringPlace, MasterKey};
@@ -52,6 +53,8 @@ pub struct Golden {
     /// Where the last of them stands.
     pub(crate) position: BlockPosition,
     pub(crate) compressed: Vec<u8>,
+    /// A root, and the rows of its first part.
+    pub(crate) compacted: Vec<Vec<u8>>,
     pub(crate) note: Vec<u8>,
     pub(crate) checkpoint: Checkpoint,
 }
@@ -74,13 +77,15 @@ pub(crate) fn seal(key: &[u8; 32], context: &Context, plain: &[u8]) -> Vec<u8> {
 }
 
 /// Files of a block's shards with its place.
-fn blocks() -> [(BlockKind, IncarnationId, u64, Vec<&'static [u8]>); 5] {
+fn blocks() -> [(BlockKind, IncarnationId, u64, Vec<&'static [u8]>); 7] {
     [
         (BlockKind::Decision, FIRST, 0, vec![vector!("decision-0.shard"), vector!("decision-1.shard")]),
         (BlockKind::Commit, FIRST, 1, vec![vector!("commit-0.shard"), vector!("commit-1.shard")]),
         (BlockKind::Decision, SECOND, 0, vec![vector!("turn-0.shard"), vector!("turn-1.shard"), vector!("turn-2.shard")]),
         (BlockKind::Commit, SECOND, 1, vec![vector!("later-0.shard"), vector!("later-1.shard")]),
         (BlockKind::Bulk, SECOND, 0, vec![vector!("packed-0.shard"), vector!("packed-1.shard")]),
+        (BlockKind::Compacted, FIRST, 4, vec![vector!("root-0.shard"), vector!("root-1.shard")]),
+        (BlockKind::Compacted, FIRST, 2, vec![vector!("part-a-0.shard"), vector!("part-a-1.shard")]),
     ]
 }
 
@@ -99,12 +104,12 @@ fn load() -> diaspore_block::Result<Golden> {
     let (sealed_claim, sealed_head) = (vector!("claim.sealed").to_vec(), vector!("head.sealed").to_vec());
     let name = names.claim("alpha", FIRST, Epoch(2));
     let claim = Claim::open(&keys.head, &public, keys.deployment, ("alpha", &name), &sealed_claim)?;
-    let name = names.head("beta", FIRST, Counter(1));
+    let name = names.head("beta", FIRST, Counter(4));
     let head = Head::open(&keys.head, &public, keys.deployment, ("beta", &name), &sealed_head)?;
 
     let (mut manifests, mut headers, mut shards, mut addresses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut records, mut lists, mut sections, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut position = None;
+    let (mut position, mut compacted) = (None, Vec::<Vec<u8>>::new());
     for (kind, incarnation, counter, files) in blocks() {
         let mut cells = Vec::new();
         for (file, provider) in files.into_iter().zip(["alpha", "beta", "gamma"]) {
@@ -148,6 +153,15 @@ fn load() -> diaspore_block::Result<Golden> {
             records.extend_from_slice(opened.body.records());
             position = Some(manifest.position);
         }
+        if kind == BlockKind::Compacted {
+            let payload = decode(&manifest, &cells, 0..manifest.payload_len)?;
+            let mut plain = compacted::open(&manifest, &payload, &keys)?;
+            if let Some(root) = compacted.first() {
+                let root = CompactedRoot::from_bytes(root)?;
+                plain = root.parts.first().map_or(Ok(Vec::new()), |part| part.unpack(plain, root.end_of(0)))?;
+            }
+            compacted.push(plain);
+        }
         manifests.push(manifest);
     }
     let mut compressed = vec![1, 0x82, 0xb8];
@@ -173,6 +187,7 @@ fn load() -> diaspore_block::Result<Golden> {
         bodies,
         position,
         compressed,
+        compacted,
         note,
         checkpoint,
     })

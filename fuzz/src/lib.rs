@@ -11,9 +11,11 @@
 
 mod golden;
 
+use diaspore_block::BlockError;
 use diaspore_block::claim::{Claim, Head};
 use diaspore_block::codec::{Field, decode, encode};
 use diaspore_block::commit::{CommitBody, open_whole};
+use diaspore_block::compacted::{CompactedRoot, each_row};
 use diaspore_block::compress::{decompress, decompress_range};
 use diaspore_block::id::{Attempt, BlockId, Counter, IncarnationId, KeyVersion, TenantId};
 use diaspore_block::key::{Keyring, KeyringPlace};
@@ -70,6 +72,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "section", run: section, seeds: |golden| golden.sections.clone(), share: 5 },
     Target { name: "commit_body", run: commit_body, seeds: |golden| golden.bodies.clone(), share: 5 },
     Target { name: "compressed_chunk", run: compressed_chunk, seeds: |golden| vec![golden.compressed.clone()], share: 3 },
+    Target { name: "compacted", run: compacted, seeds: |golden| golden.compacted.clone(), share: 10 },
     Target { name: "note", run: note, seeds: |golden| vec![golden.note.clone()], share: 10 },
     Target {
         name: "bundle",
@@ -168,6 +171,22 @@ fn parked(data: &[u8]) {
     for bytes in [data, &sealed] {
         drop(Head::open(&keys.head, &public, keys.deployment, at_head, bytes));
     }
+}
+
+/// A root, and the rows of a part.
+fn compacted(data: &[u8]) {
+    if let Ok(root) = CompactedRoot::from_bytes(data) {
+        assert!(root.to_bytes().is_ok_and(|bytes| bytes == data), "one value, one encoding");
+        for (at, part) in root.parts.iter().enumerate() {
+            drop(part.unpack(data.to_vec(), root.end_of(at)));
+        }
+    }
+    let mut again = Vec::new();
+    let rows = each_row::<BlockError>(data, |row| {
+        row.put(&mut again);
+        Ok(())
+    });
+    assert!(rows.is_err() || again == data, "one value, one encoding");
 }
 
 fn keyring(data: &[u8]) {

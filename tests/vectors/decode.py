@@ -545,11 +545,57 @@ def open_parked(ring, public, label, kind, length, provider, position, sealed):
 
 def open_head(ring, public, provider, incarnation, counter, sealed):
     r = open_parked(ring, public, "head", HEAD, 4096, provider, incarnation + struct.pack(">Q", counter), sealed)
-    h = {"deployment": r.id(), "incarnation": r.id(), "counter": r.u64(), "seq": r.u64(), "acked": r.u64(), "settled": r.u64()}
-    h["checkpoint"] = r.text()
+    h = {"deployment": r.id(), "root": block_ref(r), "covers": r.u64(), "before": r.option(Reader.u64), "acked": r.u64()}
+    h |= {"settled": r.u64(), "checkpoint": r.text()}
     r.end()
-    need(h["deployment"] == ring["deployment"] and h["settled"] <= h["acked"] <= h["seq"], "head")
+    need(h["deployment"] == ring["deployment"] and 0 < h["covers"] <= h["settled"] <= h["acked"], "head")
+    need(h["before"] is None or h["before"] < h["covers"], "head")
     return h
+
+
+# ---- Compacted logs --------------------------------------------------------------------------------------------------
+def block_ref(r):
+    ref = {"block": r.id(), "incarnation": r.id(), "counter": r.u64(), "attempt": r.u8(), "k": r.u8(), "n": r.u8()}
+    need(ref["attempt"] < 4 and 1 <= ref["k"] < ref["n"] <= 32, "block reference")
+    return ref | {"manifest_hash": r.hash()}
+
+
+def open_compacted(ring, m, payload):
+    """The plaintext of a part's or a root's block."""
+    need(m["kind"] == 4, "kind of the block")
+    section = {"tenant": bytes(16), "key_version": 0, "offset": 0, "seg_log2": 16, "prefix": payload[:PREFIX]}
+    return open_section(ring, m, 0, section | {"plain_len": plain_len(len(payload), 16)}, payload)
+
+
+def open_root(plain):
+    r = Reader(plain)
+    need(r.u8() == 1, "version of a root")
+    root = {"covers": r.u64(), "incarnation": r.id(), "counter": r.u64(), "log_size": r.u64(), "log_root": r.hash(), "acked": r.u64()}
+
+    def part(r):
+        p = {"first": (r.u8(), r.bytes()), "rows": r.u32(), "plain_len": r.u32(), "encoding": r.u8(), "content": r.hash()}
+        need(0 < p["plain_len"] <= 4_000_000 and p["encoding"] <= 1, "part")
+        return p | {"block": block_ref(r)}
+
+    root["parts"] = r.list(part)
+    r.end()
+    firsts = [p["first"] for p in root["parts"]]
+    need(firsts[:1] == [(0, b"")] and all(a < b for a, b in zip(firsts, firsts[1:])), "order of the parts")
+    need(0 < root["covers"] <= root["acked"] and root["log_size"] > 0, "root")
+    return root
+
+
+def open_part(part, end, stored):
+    """The rows of one part."""
+    plain = unpack(stored, part["plain_len"]) if part["encoding"] else stored
+    need(len(plain) == part["plain_len"] and blake3(plain) == part["content"], "content of a part")
+    r, rows = Reader(plain), []
+    while r.at < len(plain):
+        rows.append((r.u8(), r.bytes(), r.bytes()))
+    places = [row[:2] for row in rows]
+    need(all(a < b for a, b in zip(places, places[1:])) and len(rows) == part["rows"], "rows")
+    need(all(part["first"] <= place and (end is None or place < end) for place in places), "range of a part")
+    return rows
 
 
 def open_claim(ring, public, provider, incarnation, epoch, sealed):
@@ -824,7 +870,8 @@ class Vectors:
         open_claim(self.ring, self.public, *claimed, claim)
         *left, head = self.head()
         opened, of = open_head(self.ring, self.public, *left, head), self.index["head"]
-        need([opened[x] for x in ("seq", "acked", "settled")] == [of["seq"], of["acked_through"], of["settled_through"]], "marks of the head")
+        marks = [of[x] for x in ("covers", "before", "acked_through", "settled_through")]
+        need([opened[x] for x in ("covers", "before", "acked", "settled")] == marks, "marks of the head")
         need(opened["checkpoint"].encode() == self.read(self.index["checkpoint"]), "checkpoint of the head")
         expect_refusal("a head as a claim", open_claim, self.ring, self.public, *claimed, head)
         expect_refusal("another provider's head", open_head, self.ring, self.public, "alpha", *left[1:], head)
@@ -840,7 +887,8 @@ class Vectors:
                     expect_refusal(why, open_head, self.ring, self.public, *left, flip(head, bad["flip"]))
                 case ["payload", "of", label]:
                     m, _, payload = self.payload(self.block(label), (0, 1))
-                    expect_refusal(why, open_commit, self.ring, m, flip(payload, bad["flip"]))
+                    read = open_compacted if m["kind"] == 4 else open_commit
+                    expect_refusal(why, read, self.ring, m, flip(payload, bad["flip"]))
         expect_refusal("another master key", open_keyring, bytes(32), provider, version, ring)
         expect_refusal("another provider's keyring", open_keyring, self.master, "beta", version, ring)
         expect_refusal("another version of the keyring", open_keyring, self.master, provider, version + 1, ring)
@@ -859,6 +907,35 @@ class Vectors:
                 change["tenant"] = other if change["tenant"] is not None else bytes(16)
             expect_refusal(bad["why"], open_section, self.ring, m, index, section | change, payload)
 
+
+    def compacted(self, ref, subset):
+        """The plaintext of the block that a head or a root names, and its label."""
+        for block in self.index["blocks"]:
+            place = bytes.fromhex(block["incarnation"]), block["counter"], block["attempt"]
+            if block["kind"] == "bulk" and place == (ref["incarnation"], ref["counter"], ref["attempt"]):
+                m, _, payload = self.payload(block, subset)
+                need((m["block"], m["k"], m["n"]) == (ref["block"], ref["k"], ref["n"]), "named block")
+                need(sha(b"diaspore/v1/manifest-hash\0", m["raw"]) == ref["manifest_hash"], "manifest of a named block")
+                return open_compacted(self.ring, m, payload)
+        raise Refused("a named block is missing")
+
+    def check_compacted(self):
+        *left, sealed = self.head()
+        head = open_head(self.ring, self.public, *left, sealed)
+        for subset in itertools.combinations(range(3), 2):
+            root = open_root(self.compacted(head["root"], subset))
+            need(root["covers"] == head["covers"], "what the root covers")
+            rows = []
+            for part, end in zip(root["parts"], [p["first"] for p in root["parts"]][1:] + [None]):
+                stored = self.compacted(part["block"], subset)
+                rows += open_part(part, end, stored)
+                expect_refusal("rows beyond the part's end", open_part, part, rows[-1][:2], stored)
+                expect_refusal("a part with another count", open_part, part | {"rows": 0}, end, stored)
+            leaves = [(key, value) for table, key, value in rows if table == 10]
+            need([key for key, _ in leaves] == [struct.pack(">Q", i) for i in range(root["log_size"])], "leaves of the compacted log")
+            need(merkle([sha(b"\0", value) for _, value in leaves]) == root["log_root"], "log of the compacted log")
+            need(open_note(self.index["vkey"], self.public, head["checkpoint"]) == (root["log_size"], root["log_root"]), "signed log")
+            need(len(rows) == self.index["head"]["rows"], "rows of the compacted log")
 
     def check_frames(self):
         good = self.read("compressed.chunk")
@@ -894,10 +971,11 @@ def check_all(folder):
     v.check_bad()
     v.check_bad_bytes()
     v.check_bad_sections()
+    v.check_compacted()
     v.check_frames()
     v.check_geometry()
     bad = sum(len(v.index[kind]) for kind in v.index if kind.startswith("bad"))
-    print(f"ok: {len(v.index['blobs'])} blobs from every 2 of 3 shards, the log with its proofs, {len(v.index['seal'])} seals, "
+    print(f"ok: {len(v.index['blobs'])} blobs from every 2 of 3 shards, the log with its proofs, its compacted form, {len(v.index['seal'])} seals, "
           f"{len(v.index['code'])} codes, {bad} bad vectors refused")
 
 

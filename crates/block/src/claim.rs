@@ -3,9 +3,10 @@
 use rand::CryptoRng;
 
 use crate::codec::{Field, Reader, fields};
+use crate::compacted::BlockRef;
 use crate::error::{BlockError, Result};
 use crate::geometry::Geometry;
-use crate::id::{Counter, DeploymentId, Epoch, IncarnationId, Seq, Timestamp};
+use crate::id::{Attempt, DeploymentId, Epoch, IncarnationId, Seq, Timestamp};
 use crate::key::{HeadKey, LogIdentity, LogPublicKey};
 use crate::limits::{CLAIM_VERSION, HEAD_LEN, MAX_CLAIM, MAX_CLAIM_NAMES, MAX_PROVIDER_ID};
 use crate::name::ObjectName;
@@ -39,21 +40,21 @@ fields! {
     }
 }
 fields! {
-    /// How far an incarnation got: a hint that bounds probing, never a proof of an end.
+    /// Where a compacted log is, and what was acknowledged when it was announced: a place to look, a witness, never a proof of an end.
     pub struct Head {
         /// Which deployment.
         pub deployment: DeploymentId,
-        /// Whose.
-        pub incarnation: IncarnationId,
-        /// Counter of its newest released commit block.
-        pub counter: Counter,
-        /// Position of that block.
-        pub seq: Seq,
+        /// The root block; the head is named by its incarnation and counter.
+        pub root: BlockRef,
+        /// The compacted log stands for every record up to here.
+        pub covers: Seq,
+        /// What the generation before it covers: commit blocks behind that position were kept.
+        pub before: Option<Seq>,
         /// Every sequence up to here is acknowledged.
         pub acked_through: Seq,
         /// Every sequence up to here is settled.
         pub settled_through: Seq,
-        /// Signed-note checkpoint of the log at that position.
+        /// Signed-note checkpoint of the log at `covers`.
         pub checkpoint: String,
     }
 }
@@ -99,7 +100,9 @@ impl Parked for Head {
         self.deployment
     }
     fn is_plausible(&self) -> bool {
-        self.settled_through <= self.acked_through && self.acked_through <= self.seq
+        let generations = self.covers > Seq(0) && self.before.is_none_or(|before| before < self.covers);
+        let marks = self.covers <= self.settled_through && self.settled_through <= self.acked_through;
+        generations && marks && self.root.attempt.0 < Attempt::COUNT
     }
 }
 
@@ -185,6 +188,7 @@ fn open<T: Parked>(key: &HeadKey, public: &LogPublicKey, deployment: DeploymentI
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{BlockId, Counter, Hash32};
     use crate::test_world::World;
 
     fn claim(world: &World) -> Claim {
@@ -250,16 +254,29 @@ mod tests {
         assert!(refused(&|c| c.claims_seen[0].0 = Epoch(2)));
         assert!(refused(&|c| c.window = 0));
         assert!(refused(&|c| c.epoch = Epoch(0)));
-        let head = |acked, settled| Head {
-            deployment: good.deployment,
+        let root = BlockRef {
+            block: BlockId::from_bytes([3; 16]),
             incarnation: good.incarnation,
             counter: Counter(1),
-            seq: Seq(5),
+            attempt: Attempt(0),
+            geometry: good.geometry,
+            manifest_hash: Hash32::from_bytes([4; 32]),
+        };
+        let head = |covers, before: Option<u64>, settled, acked| Head {
+            deployment: good.deployment,
+            root: root.clone(),
+            covers: Seq(covers),
+            before: before.map(Seq),
             acked_through: Seq(acked),
             settled_through: Seq(settled),
             checkpoint: String::new(),
         };
-        assert!(head(5, 5).is_plausible() && !head(6, 5).is_plausible() && !head(4, 5).is_plausible());
+        assert!(head(5, Some(4), 5, 5).is_plausible() && head(5, None, 6, 7).is_plausible());
+        for wrong in [head(5, None, 4, 7), head(5, None, 6, 5), head(5, Some(5), 5, 5), head(0, None, 0, 0)] {
+            assert!(!wrong.is_plausible());
+        }
+        let fourth = Head { root: BlockRef { attempt: Attempt(4), ..root.clone() }, ..head(5, None, 5, 5) };
+        assert!(!fourth.is_plausible());
         // What is not plausible is neither sealed nor taken from somebody who did seal it.
         let name = world.names().claim("alpha", good.incarnation, good.epoch);
         let keys = &world.keys;

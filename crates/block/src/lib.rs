@@ -22,6 +22,7 @@ pub mod cell;
 pub mod claim;
 pub mod codec;
 pub mod commit;
+pub mod compacted;
 pub mod compress;
 pub mod decode;
 pub mod erasure;

@@ -9,6 +9,8 @@ pub const PUBLIC_VERSION: u8 = 1;
 pub const PRIVATE_VERSION: u8 = 1;
 /// Version of a commit body.
 pub const COMMIT_VERSION: u8 = 1;
+/// Version of a compacted log's root and of the rows in its parts.
+pub const COMPACTED_VERSION: u8 = 1;
 /// Version of claims and heads.
 pub const CLAIM_VERSION: u8 = 1;
 /// Version of the keyring's encoding.
@@ -65,3 +67,5 @@ pub const MAX_CLAIM_NAMES: usize = 1024;
 pub const FRAME_LEN: usize = 64 << 10;
 /// Longest chunk, plain.
 pub const MAX_CHUNK: usize = 4 << 20;
+/// Most plain bytes in a part of a compacted log: sealed they fit a block of any geometry.
+pub const MAX_PART: usize = 4_000_000;

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use diaspore_block::BlockError;
 use diaspore_block::claim::{Claim, Head};
 use diaspore_block::commit::{CommitBody, open_whole};
+use diaspore_block::compacted::{self, BlockRef, CompactedRoot};
 use diaspore_block::compress::{decompress, decompress_range};
 use diaspore_block::decode::decode;
 use diaspore_block::erasure::coder::{DefaultCoder, ReferenceCoder};
@@ -206,7 +207,7 @@ fn damaged_keyrings_claims_heads_and_bodies_are_refused() {
     assert_eq!(of["name"], head_name.as_str());
     let head = |data: &[u8]| Head::open(&keys.head, &keys.identity.public(), keys.deployment, ("beta", &head_name), data);
     let opened = head(&read("head.sealed")).unwrap();
-    assert_eq!((opened.counter, opened.seq.0), (counter, of["seq"].as_u64().unwrap()));
+    assert_eq!((opened.root.counter, opened.covers.0), (counter, of["covers"].as_u64().unwrap()));
     assert_eq!(opened.checkpoint.as_bytes(), read("checkpoint.note"));
     assert!(head(&read("claim.sealed")).is_err() && claim(&read("head.sealed")).is_err());
     for bad in index["bad_bytes"].as_array().unwrap() {
@@ -214,6 +215,11 @@ fn damaged_keyrings_claims_heads_and_bodies_are_refused() {
             "keyring" => Keyring::open(&master, &place, &flip(read("keyring.sealed"), &bad["flip"])).err(),
             "claim" => claim(&flip(read("claim.sealed"), &bad["flip"])).err(),
             "head" => head(&flip(read("head.sealed"), &bad["flip"])).err(),
+            what @ ("payload of part-a" | "payload of part-b" | "payload of root") => {
+                let (manifest, payload) = payload(&keys, &index, what.strip_prefix("payload of ").unwrap());
+                compacted::open(&manifest, &payload, &keys).unwrap();
+                compacted::open(&manifest, &flip(payload, &bad["flip"]), &keys).err()
+            }
             what => {
                 let (manifest, payload) = payload(&keys, &index, what.strip_prefix("payload of ").unwrap());
                 CommitBody::open(&manifest, &payload, &keys).unwrap();
@@ -292,6 +298,33 @@ fn the_log_its_checkpoint_and_its_proofs_agree() {
     let proof = ConsistencyProof { old_size, new_size: note.size, path: path(two) };
     proof.verify(&hash(&two["old_root"]), &note.root).unwrap();
     assert!(proof.verify(&leaf, &note.root).is_err());
+}
+
+#[test]
+fn a_compacted_log_holds_the_leaves_and_nothing_passes_for_another() {
+    let (keys, index) = (keyring(), index());
+    let of = &index["head"];
+    let incarnation = IncarnationId::from_bytes(id(&of["incarnation"]));
+    let name = Names::new(&keys.name).head("beta", incarnation, Counter(of["counter"].as_u64().unwrap()));
+    let head = Head::open(&keys.head, &keys.identity.public(), keys.deployment, ("beta", &name), &read("head.sealed")).unwrap();
+    let (manifest, bytes) = payload(&keys, &index, "root");
+    assert_eq!(BlockRef::of(&manifest), head.root);
+    let root = CompactedRoot::from_bytes(&compacted::open(&manifest, &bytes, &keys).unwrap()).unwrap();
+    let (records, tree) = log(&keys, &index, &LOG[..FIRST]);
+    assert_eq!((root.covers, root.log_size, root.log_root), (head.covers, tree.size(), tree.root()));
+    let mut leaves = Vec::new();
+    for (at, label) in ["part-a", "part-b"].into_iter().enumerate() {
+        let (manifest, bytes) = payload(&keys, &index, label);
+        assert_eq!(BlockRef::of(&manifest), root.parts[at].block);
+        let plain = root.parts[at].unpack(compacted::open(&manifest, &bytes, &keys).unwrap(), root.end_of(at)).unwrap();
+        assert!(root.parts[1 - at].unpack(compacted::open(&manifest, &bytes, &keys).unwrap(), None).is_err(), "the other part");
+        compacted::each_row::<BlockError>(&plain, |row| {
+            leaves.extend((row.table == 10).then(|| row.value.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+    }
+    assert_eq!(leaves, records.iter().map(|record| record.public().encode().to_vec()).collect::<Vec<_>>());
 }
 
 /// Plain bytes of the one chunk of a blob, wherever it lies.

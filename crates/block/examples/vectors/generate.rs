@@ -1,6 +1,7 @@
 //! Makes the golden vectors from a fixed seed: a deployment of two tenants with a blob each, a decision block, a commit block and two
-//! bulk blocks. [`later`] adds a second incarnation.
+//! bulk blocks. [`compact`] adds their compacted log, [`later`] a second incarnation.
 
+mod compact;
 mod later;
 mod refused;
 
@@ -57,6 +58,8 @@ struct Deployment {
     blocks: Vec<Value>,
     tree: LogTree,
     nodes: BTreeMap<(u8, u64), Hash32>,
+    /// Public parts of all records so far.
+    leaves: Vec<[u8; 128]>,
     seq: Seq,
 }
 
@@ -82,7 +85,8 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     let sealed = keys.seal(&master, &place, Salt::draw(&mut rng))?;
     let writer = Writer { incarnation: INCARNATION, epoch: Epoch(2), k_floor: 2, geometry: Geometry::new(2, 3)? };
     let (tree, nodes) = (LogTree::new(), BTreeMap::new());
-    let mut made = Deployment { rng, keys, writer, files: BTreeMap::new(), blocks: Vec::new(), tree, nodes, seq: Seq(0) };
+    let mut made =
+        Deployment { rng, keys, writer, files: BTreeMap::new(), blocks: Vec::new(), tree, nodes, leaves: Vec::new(), seq: Seq(0) };
     made.files.insert("master.key".into(), hex::encode(master.expose()).into_bytes());
     made.files.insert("keyring.sealed".into(), sealed);
     let claim = made.claim()?;
@@ -109,7 +113,8 @@ pub(crate) fn files() -> Result<BTreeMap<String, Vec<u8>>> {
     made.commit("commit", 1, [first, second])?;
     let proof = Proof { checkpoint: made.checkpoint(), before: checkpoint_before, proven };
     let mut blobs = vec![(letters, "6c6574746572732fff73656564"), (pollen, "706f6c6c656e")];
-    let head = later::add(&mut made, houses, &proof.checkpoint, &mut blobs)?;
+    let head = compact::add(&mut made, &proof.checkpoint)?;
+    later::add(&mut made, houses, &proof.checkpoint, &mut blobs)?;
     let index = made.index((&claim, &head), &proof, &blobs)?;
     made.files.insert("vectors.json".into(), pretty(&index));
     Ok(made.files)
@@ -205,6 +210,7 @@ impl Deployment {
     fn publish(&mut self, label: &str, kind: BlockKind, counter: u64, body: &CommitBody) -> Result<()> {
         let at = self.at(kind, counter);
         let (sealed, first) = body.seal(&at, &self.keys, max_payload(2), &mut self.rng)?;
+        self.leaves.extend(body.records().iter().map(|record| record.public().encode()));
         for leaf in body.leaves() {
             self.nodes.extend(self.tree.append(leaf).into_iter().map(|(level, index, hash)| ((level, index), hash)));
         }

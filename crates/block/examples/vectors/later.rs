@@ -3,17 +3,15 @@
 //! Drawn from a generator of its own, so that adding to it leaves the files of the first incarnation as they are.
 
 use diaspore_block::block::encode;
-use diaspore_block::claim::Head;
 use diaspore_block::error::Result;
 use diaspore_block::geometry::Geometry;
-use diaspore_block::id::{BucketId, Counter, Epoch, IncarnationId, Seq, TenantId};
+use diaspore_block::id::{BucketId, Epoch, IncarnationId, TenantId};
 use diaspore_block::log::Checkpoint;
 use diaspore_block::manifest::{BlockKind, LogState};
 use diaspore_block::name::Names;
 use diaspore_block::record::{Content, Decision};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use serde_json::{Value, json};
 
 use super::{Deployment, House, INCARNATION, PROVIDERS, Writer, draw};
 
@@ -30,15 +28,14 @@ fn lines() -> Vec<u8> {
         .collect()
 }
 
-/// Adds its blocks and blobs, and the head that the first incarnation left. Gives what the index says about the head.
+/// Adds its blocks and blobs.
 pub(super) fn add(
     made: &mut Deployment,
     houses: [(TenantId, BucketId); 2],
     checkpoint: &Checkpoint,
     blobs: &mut Vec<(Vec<u8>, &'static str)>,
-) -> Result<Value> {
+) -> Result<()> {
     let before = std::mem::replace(&mut made.rng, ChaCha20Rng::seed_from_u64(0x6c61_7465_7200));
-    let head = head(made, checkpoint)?;
     made.writer = Writer { incarnation: TURN, epoch: Epoch(3), k_floor: 2, geometry: Geometry::new(3, 4)? };
     let decision = Decision {
         predecessor: Some((INCARNATION, Epoch(2))),
@@ -73,27 +70,7 @@ pub(super) fn add(
     forge_floor(made)?;
     blobs.extend([(lines.clone(), "7061636b6564"), (lines, "736d616c6c"), (spores, "62726f6164"), (b"seed".to_vec(), "73656564")]);
     made.rng = before;
-    Ok(head)
-}
-
-fn head(made: &mut Deployment, checkpoint: &Checkpoint) -> Result<Value> {
-    let head = Head {
-        deployment: made.keys.deployment,
-        incarnation: INCARNATION,
-        counter: Counter(1),
-        seq: made.seq,
-        acked_through: made.seq,
-        settled_through: Seq(1),
-        checkpoint: checkpoint.sign(&made.keys.identity),
-    };
-    let name = Names::new(&made.keys.name).head(PROVIDERS[1], INCARNATION, head.counter);
-    let sealed = head.seal(&made.keys.head, &made.keys.identity, (PROVIDERS[1], &name), &mut made.rng)?;
-    made.files.insert("head.sealed".into(), sealed);
-    let (incarnation, name) = (hex::encode(INCARNATION.as_bytes()), name.as_str());
-    Ok(json!({
-        "file": "head.sealed", "provider": PROVIDERS[1], "incarnation": incarnation, "counter": 1, "name": name,
-        "seq": head.seq.0, "acked_through": head.acked_through.0, "settled_through": head.settled_through.0,
-    }))
+    Ok(())
 }
 
 /// A shard in the place of `packed-0.shard` whose writer names a k floor above its k.

@@ -36,6 +36,9 @@ pub(super) fn bytes() -> Vec<Value> {
         of("payload of decision", &[0, 24, 56, -1]),
         of("payload of turn", &[0, -1]),
         of("payload of later", &[0, 24, 9000, -1]),
+        of("payload of part-a", &[0, 24, 56, 300, -1]),
+        of("payload of part-b", &[0, 56, -1]),
+        of("payload of root", &[0, 24, 56, 200, -1]),
     ]
     .concat()
 }
