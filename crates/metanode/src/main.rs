@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod credentials;
 mod dev;
+mod durability;
 mod failure;
 mod history;
 mod home;
@@ -106,6 +107,7 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Metrics => operate::metrics(global).await,
         Distributed::Audit => operate::audit(global).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
+        Distributed::Durability(flags) => durability::run(global.output, flags),
     }
 }
 

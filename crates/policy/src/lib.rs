@@ -9,10 +9,12 @@
 //! - [`AccountConfig`] (what an operator writes) resolves against the catalogue into a [`ProviderSpec`] (plain, complete values).
 //! - [`Profile`]: how much loss to survive and what to spend for it, from `policy/*.toml`.
 //! - [`plan_geometry`], [`claim_quorum`], [`GeometryPlan::restart_survives_down`]: docs/protocol.md, rules 5 and 11.
+//! - [`durability`]: how likely a block is lost under stated rates, computed and simulated.
 //! - [`place`]: weighted random choice over distinct failure domains.
 
 mod account;
 mod catalogue;
+pub mod durability;
 mod geometry;
 mod place;
 mod price;

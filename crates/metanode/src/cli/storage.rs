@@ -40,6 +40,46 @@ pub(crate) enum Distributed {
     },
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
     Recover(Recover),
+    /// How likely blocks are lost under stated rates: a formula and a simulation side by side. A model, not a promise; asks nobody.
+    Durability(Durability),
+}
+
+/// `metanode storage distributed durability`.
+#[derive(Debug, Args)]
+pub(crate) struct Durability {
+    /// Provider accounts in distinct failure domains.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=250))]
+    pub(crate) providers: u8,
+    /// Blocks kept for the whole time.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) blocks: u32,
+    /// Years.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) years: f64,
+    /// Shards that rebuild a block.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) k: u8,
+    /// Shards made of a block.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) n: u8,
+    /// Expected total losses per provider and year, each with every shard there.
+    #[arg(long, value_name = "RATE", default_value_t = 0.02)]
+    pub(crate) annual_failure_rate: f64,
+    /// Expected losses of single shards per shard and year.
+    #[arg(long, value_name = "RATE", default_value_t = 0.0001)]
+    pub(crate) shard_loss_rate: f64,
+    /// Mean hours until a missing shard is noticed and rebuilt; 0: never.
+    #[arg(long, value_name = "HOURS", default_value_t = 24.0)]
+    pub(crate) repair_hours: f64,
+    /// Most shards rebuilt per hour in the whole deployment; 0: no bound. Only the simulation knows it.
+    #[arg(long, value_name = "SHARDS", default_value_t = 0.0)]
+    pub(crate) repairs_per_hour: f64,
+    /// Simulated runs.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Seed of the first run; each later one adds one.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 /// `metanode storage distributed init`.
