@@ -28,8 +28,10 @@ pub(crate) struct Sighting {
 pub(crate) enum Look {
     /// A verified shard.
     Seen(Box<Sighting>),
-    /// An answer without a shard: absent, or bytes that are not one.
-    Without,
+    /// An answer without a shard: it says that there is none.
+    Absent,
+    /// An answer with bytes that are no shard of this deployment under this name.
+    Wrong,
     /// No answer, or one that this build cannot judge: see [`crate::unjudged`].
     Silent,
 }
@@ -72,11 +74,11 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
         Ok(bytes) => bytes,
         Err(error) => {
             return match error.kind {
-                ProviderErrorKind::NotFound => Look::Without,
+                ProviderErrorKind::NotFound => Look::Absent,
                 // It answers, with something that cannot be the shard.
                 ProviderErrorKind::TooLong => {
                     wrong(ground, provider, "an object of the wrong length");
-                    Look::Without
+                    Look::Wrong
                 }
                 // An answer cut short may be the network's doing: taken for absence at several domains at once, it would void what
                 // was acknowledged (found by the simulation).
@@ -97,7 +99,7 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
         }
         (Err(error), _) if ground.unjudged.are_wrong("a shard", error.clone()) => {
             wrong(ground, provider, "a shard that does not verify");
-            Look::Without
+            Look::Wrong
         }
         (Err(_), _) | (Ok(_), None) => Look::Silent,
     }
@@ -139,7 +141,7 @@ pub(crate) async fn survey(ground: &Ground, place: Place, depth: Depth, enough: 
     while let Some((spec, answer)) = answers.next().await {
         match answer {
             Look::Seen(sighting) => survey.seen.push(*sighting),
-            Look::Without => (),
+            Look::Absent | Look::Wrong => (),
             Look::Silent => drop(survey.silent.insert(spec.domain.clone())),
         }
         if enough.is_some_and(|enough| survey.shards().len() >= usize::from(enough)) {

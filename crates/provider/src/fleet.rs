@@ -18,7 +18,7 @@ use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::deadline::Deadline;
 use crate::error::{ConnectError, ErrorKind, Operation, ProviderError, classify};
-use crate::health::{BreakerOptions, Health, HealthState};
+use crate::health::{BreakerOptions, Health, HealthState, MINUTES, Minute};
 use crate::member::{Answer, Errand, Failure, Member};
 use crate::path::{list_prefix, object_path, strip};
 
@@ -117,6 +117,15 @@ impl Fleet {
         }
     }
 
+    /// Writes an object over whatever stands under its name: for one that was proven to be wrong. Nothing is ever absent in between.
+    pub async fn replace(&self, id: &ProviderId, path: &str, payload: Vec<Bytes>, deadline: Deadline) -> Result<(), ProviderError> {
+        let member = self.member(id, Operation::Put)?;
+        let location = self.location(member, Operation::Put, path)?;
+        let length: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
+        let body: PutPayload = payload.into_iter().filter(|piece| !piece.is_empty()).collect();
+        send_put(member, &location, body, length, false, deadline).await
+    }
+
     /// Reads an object, or exactly `range` of it. Never keeps more than `max_len` bytes, whatever is sent; an object (or range) longer
     /// than that is [`ErrorKind::TooLong`] before its body is read. Shorter than asked or announced is [`ErrorKind::BadResponse`].
     pub async fn get(
@@ -180,6 +189,18 @@ impl Fleet {
     /// Health of an account; `None` if there is no such account.
     pub fn health(&self, id: &ProviderId) -> Option<Health> {
         self.inner.members.get(id).map(|member| member.monitor.health())
+    }
+
+    /// What an account did in each of the last fifteen minutes, oldest first; `None` if there is no such account.
+    pub fn minutes(&self, id: &ProviderId) -> Option<[Minute; MINUTES]> {
+        self.inner.members.get(id).map(|member| member.monitor.minutes())
+    }
+
+    /// A sampled piece of a stored object was held against what was signed: right, or wrong or not there.
+    pub fn report_audit(&self, id: &ProviderId, good: bool) {
+        if let Some(member) = self.inner.members.get(id) {
+            member.monitor.audited(good);
+        }
     }
 
     /// Domains with at least one account that is not down.

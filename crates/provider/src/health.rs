@@ -7,10 +7,16 @@
 //! A lie does not open the breaker: a provider that flips one shard may hold the k-th good one of another block. It makes the
 //! provider suspect for [`BreakerOptions::lie_memory`], so that it is read last and gets few new shards.
 
+mod ring;
+mod score;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use ring::Ring;
+pub use ring::{MINUTES, Minute};
 
 /// When to stop asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,12 @@ pub struct Health {
     pub consecutive_failures: u32,
     /// Time until the breaker admits a request; `None` while it is closed.
     pub retry_in: Option<Duration>,
+    /// How long the breaker has been open without a good answer; `None` while it is closed.
+    pub down_for: Option<Duration>,
+    /// Time since it last answered or failed; `None` before the first time. Requests that nobody waited for do not count.
+    pub idle: Option<Duration>,
+    /// 0 to 100 over the last fifteen minutes; `None` while nothing is known. The formula is in `health/score.rs`.
+    pub score: Option<u8>,
     /// Lied within [`BreakerOptions::lie_memory`].
     pub lying: bool,
     /// Reported no room within the last minute.
@@ -112,8 +124,11 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    ring: Ring,
+    heard_at: Option<Instant>,
+    down_since: Option<Instant>,
     mean: f64,
     variance: f64,
     measured: bool,
@@ -137,7 +152,7 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     pub(crate) fn new(options: BreakerOptions) -> Self {
-        Self { options, state: Mutex::new(State::default()) }
+        Self { options, state: Mutex::new(State::new(Instant::now())) }
     }
 
     /// Whether a request may be sent now. `forced` probes pass an open breaker. An admitted request must report through [`Monitor::settle`].
@@ -157,6 +172,13 @@ impl Monitor {
     /// Takes in an outcome; true when the breaker opened by it.
     pub(crate) fn settle(&self, outcome: Outcome) -> bool {
         let mut state = self.lock();
+        let now = Instant::now();
+        let minute = state.pass(now);
+        if outcome != Outcome::Abandoned {
+            minute.requests = minute.requests.saturating_add(1);
+            minute.failures = minute.failures.saturating_add(u32::from(matches!(outcome, Outcome::Failed(_))));
+            state.heard_at = Some(now);
+        }
         match outcome {
             Outcome::Good(latency) => {
                 state.good(latency);
@@ -178,13 +200,32 @@ impl Monitor {
 
     pub(crate) fn lied(&self, what: &str) {
         let mut state = self.lock();
-        state.lied_at = Some(Instant::now());
+        let now = Instant::now();
+        let minute = state.pass(now);
+        minute.lies = minute.lies.saturating_add(1);
+        state.lied_at = Some(now);
         state.last_trouble = Some(what.to_owned());
     }
 
+    /// A sampled shard was held against its signed root.
+    pub(crate) fn audited(&self, good: bool) {
+        let mut state = self.lock();
+        let minute = state.pass(Instant::now());
+        minute.audits = minute.audits.saturating_add(1);
+        minute.bad_audits = minute.bad_audits.saturating_add(u32::from(!good));
+    }
+
+    /// The last fifteen minutes, oldest first.
+    pub(crate) fn minutes(&self) -> [Minute; MINUTES] {
+        let mut state = self.lock();
+        state.pass(Instant::now());
+        state.ring.minutes()
+    }
+
     pub(crate) fn health(&self) -> Health {
-        let state = self.lock();
+        let mut state = self.lock();
         let now = Instant::now();
+        state.pass(now);
         let within = |at: Option<Instant>, memory: Duration| at.is_some_and(|at| now.duration_since(at) < memory);
         let lying = within(state.lied_at, self.options.lie_memory);
         let full = within(state.full_at, FULL_MEMORY);
@@ -200,6 +241,9 @@ impl Monitor {
             error_rate: state.error_rate,
             consecutive_failures: state.failures,
             retry_in: state.open_until.map(|until| until.saturating_duration_since(now)),
+            down_for: state.down_since.map(|since| now.saturating_duration_since(since)),
+            idle: state.heard_at.map(|at| now.saturating_duration_since(at)),
+            score: score::score(&state.ring.sum(), seconds(state.mean)),
             lying,
             full,
             last_trouble: state.last_trouble.clone(),
@@ -213,9 +257,36 @@ impl Monitor {
 }
 
 impl State {
+    fn new(now: Instant) -> Self {
+        Self {
+            ring: Ring::new(now),
+            heard_at: None,
+            down_since: None,
+            mean: 0.0,
+            variance: 0.0,
+            measured: false,
+            error_rate: 0.0,
+            failures: 0,
+            failed_at: None,
+            open_until: None,
+            pause: Duration::ZERO,
+            half_open: false,
+            lied_at: None,
+            full_at: None,
+            last_trouble: None,
+        }
+    }
+
+    /// Counts the time that passed under the present state of the breaker; gives the present minute.
+    fn pass(&mut self, now: Instant) -> &mut Minute {
+        let down = self.open_until.is_some();
+        self.ring.pass(now, down)
+    }
+
     fn good(&mut self, latency: Option<Duration>) {
         self.failures = 0;
         self.open_until = None;
+        self.down_since = None;
         self.half_open = false;
         self.pause = Duration::ZERO;
         self.error_rate *= 1.0 - ERROR_GAIN;
@@ -243,6 +314,7 @@ impl State {
         }
         self.pause = if self.pause.is_zero() { options.first_pause } else { (self.pause * 2).min(options.longest_pause) };
         self.open_until = Some(now + self.pause);
+        self.down_since.get_or_insert(now);
         self.half_open = false;
         true
     }

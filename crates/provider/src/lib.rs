@@ -36,4 +36,4 @@ pub use deadline::Deadline;
 pub use diaspore_policy::{FailureDomain, ProviderId, ProviderSpec};
 pub use error::{ConnectError, ErrorKind, Operation, ProviderError};
 pub use fleet::{Fleet, FleetOptions};
-pub use health::{BreakerOptions, Health, HealthState};
+pub use health::{BreakerOptions, Health, HealthState, MINUTES, Minute};

@@ -36,7 +36,7 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
                     shared.settlement.stored(facts.id, shard, &spec.id);
                 }
             }
-            Look::Seen(_) | Look::Without => (),
+            Look::Seen(_) | Look::Absent | Look::Wrong => (),
             Look::Silent => {
                 // Whatever it was tried for, it is bound to; see scatter::plan.
                 let tried = open.tried.iter().find(|(_, home)| *home == spec.id);

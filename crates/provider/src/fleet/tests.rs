@@ -92,3 +92,14 @@ fn a_fleet_needs_distinct_providers() {
     let error = Fleet::connect(&twice, &Credentials::new(), FleetOptions::default()).unwrap_err();
     assert!(matches!(error, ConnectError::Duplicate { provider } if provider == id("x")));
 }
+
+/// A wrong object under a name that is written only once: a plain PUT must not pass for a repair, and a repair must not leave a gap.
+#[tokio::test]
+async fn a_wrong_object_is_replaced_where_names_are_written_once() {
+    let (fleet, p) = creating(Arc::new(InMemory::new()));
+    let put = |bytes: &'static [u8]| vec![Bytes::from_static(bytes)];
+    fleet.put(&p, "a/b", put(b"rotten"), QUICK).await.unwrap();
+    assert_eq!(fleet.put(&p, "a/b", put(b"proven"), QUICK).await.unwrap_err().kind, ErrorKind::AlreadyExists);
+    fleet.replace(&p, "a/b", put(b"proven"), QUICK).await.unwrap();
+    assert_eq!(fleet.get(&p, "a/b", None, 100, QUICK).await.unwrap(), "proven");
+}

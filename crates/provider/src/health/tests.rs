@@ -71,3 +71,31 @@ async fn lies_and_full_disks_are_remembered_for_a_while() {
     tokio::time::advance(Duration::from_mins(1)).await;
     assert_eq!(monitor.health().state, HealthState::Healthy);
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_long_it_is_down_and_when_it_was_last_heard() {
+    let monitor = monitor();
+    let health = monitor.health();
+    assert_eq!((health.idle, health.score, health.down_for), (None, None, None), "never heard is not healthy for long");
+    for _ in 0..3 {
+        fail(&monitor);
+    }
+    tokio::time::advance(Duration::from_mins(2)).await;
+    assert!(monitor.admit(false));
+    monitor.settle(Outcome::Abandoned);
+    let health = monitor.health();
+    assert_eq!(health.down_for, Some(Duration::from_mins(2)), "from the first opening on");
+    assert_eq!(health.idle, Some(Duration::from_mins(2)), "a request that nobody waited for is no news");
+    assert_eq!(health.score, Some(0));
+    monitor.settle(Outcome::Good(None));
+    let health = monitor.health();
+    assert_eq!((health.down_for, health.idle), (None, Some(Duration::ZERO)));
+    tokio::time::advance(Duration::from_mins(16)).await;
+    monitor.settle(Outcome::Good(None));
+    assert_eq!(monitor.health().score, Some(100), "fifteen minutes later nothing of it is left");
+    monitor.lied("cells");
+    monitor.audited(true);
+    assert_eq!(monitor.health().score, Some(50));
+    let newest = monitor.minutes()[MINUTES - 1];
+    assert_eq!((newest.lies, newest.audits, newest.bad_audits), (1, 1, 0));
+}
