@@ -13,6 +13,7 @@ mod claims;
 mod cli;
 mod cli_service;
 mod clouds;
+mod histories;
 mod kill;
 mod localstack;
 mod outage;

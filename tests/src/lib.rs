@@ -1,3 +1,5 @@
-//! What the end-to-end tests share: the deterministic simulation of a whole deployment and its reference model.
+//! What the end-to-end tests share: the deterministic simulation of a whole deployment, its reference model, and the judge of
+//! concurrent histories.
 
+pub mod linear;
 pub mod sim;

@@ -10,6 +10,7 @@
 
 mod client;
 mod deployment;
+pub mod history;
 mod model;
 mod script;
 
