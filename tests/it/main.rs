@@ -20,6 +20,7 @@ mod outage;
 mod program;
 mod recovery;
 mod sim;
+mod steps;
 mod tenants;
 mod threats;
 mod traces;

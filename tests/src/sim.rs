@@ -10,9 +10,11 @@
 
 mod client;
 mod deployment;
+mod disk;
 pub mod history;
 mod model;
 mod script;
+pub mod steps;
 
 pub use deployment::{Deployment, DiskFate};
 pub use model::{Model, Value, Violation};

@@ -25,6 +25,7 @@ pub use trace::{Outcome, TraceEvent};
 
 use crate::fault::{Course, FaultPlan, Op};
 use crate::recent::Recent;
+use crate::tripwire::Tripwire;
 
 /// One stored object.
 #[derive(Clone, Debug)]
@@ -58,6 +59,7 @@ struct State {
     rng: ChaCha12Rng,
     trace: Trace,
     tags: u64,
+    tripwire: Option<Tripwire>,
     /// When the shared link is free again.
     link_free: Duration,
 }
@@ -97,6 +99,7 @@ impl HostileStore {
                 rng,
                 trace: Trace::default(),
                 tags: 0,
+                tripwire: None,
                 link_free: Duration::ZERO,
             })),
         }
@@ -110,6 +113,11 @@ impl HostileStore {
     /// Puts another plan in force, from the next request on.
     pub fn set_faults(&self, plan: FaultPlan) {
         self.lock().plan = plan;
+    }
+
+    /// Lets the process that asks die at a numbered change: each counts twice, before and behind its effect.
+    pub fn set_tripwire(&self, tripwire: Option<Tripwire>) {
+        self.lock().tripwire = tripwire;
     }
 
     /// The plan in force, with what is left of its countdowns.

@@ -26,8 +26,10 @@ pub mod fault;
 pub mod hostile;
 mod recent;
 pub mod s3;
+mod tripwire;
 
 pub use fault::{Fault, FaultPlan, Misbehaviour, Op, Ops, ParseFaultError, When};
 pub use hostile::HostileStore;
 pub use recent::RECENT_CHANGES;
 pub use s3::{Counters, EmulatorConfig, EmulatorHandle};
+pub use tripwire::Tripwire;

@@ -12,11 +12,12 @@ use diaspore_engine::world::{Clock, Entropy, RuntimeClock, SeededEntropy};
 use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{BuiltInProfiles, Profile, ProviderId, ProviderSpec};
 use diaspore_provider::{Fleet, FleetOptions};
-use diaspore_testkit::HostileStore;
+use diaspore_testkit::{HostileStore, Tripwire};
 use object_store::ObjectStore;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use super::disk::DyingDisk;
 use super::model::Violation;
 
 /// What a crash leaves of the service's disk.
@@ -49,6 +50,8 @@ pub struct Deployment {
     disk_empty: bool,
     clock: Arc<dyn Clock>,
     entropy: Arc<SeededEntropy>,
+    /// Where processes that start from now on die.
+    tripwire: Option<Tripwire>,
 }
 
 impl Deployment {
@@ -78,6 +81,7 @@ impl Deployment {
             disk_empty: true,
             clock: Arc::new(RuntimeClock::starting_at(Timestamp(1_800_000_000_000))),
             entropy,
+            tripwire: None,
         })
     }
 
@@ -97,7 +101,11 @@ impl Deployment {
         let mut seed = [0; 32];
         self.entropy.draw(&mut seed);
         let salts = Box::new(ChaCha12Rng::from_seed(seed));
-        let ledger = Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, salts)
+        let opened = match self.tripwire.clone() {
+            Some(tripwire) => Ledger::open(DyingDisk { disk: disk.clone(), tripwire }, &self.keys.ledger, OpenMode::ReadWrite, salts),
+            None => Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, salts),
+        };
+        let ledger = opened
             .map_err(|error| Error::caused(diaspore_engine::api::ErrorKind::LocalStore, "the simulated disk does not open", error))?;
         let mut config = EngineConfig::new(self.profile.clone());
         config.mode = mode;
@@ -133,6 +141,28 @@ impl Deployment {
             DiskFate::Lost => MemoryMedium::new(),
         };
         self.disk_empty = self.disk_empty || self.disk.files().is_empty();
+    }
+
+    /// Ends the process this instant and leaves `disk` of its disk.
+    pub fn crash_to(&mut self, disk: MemoryMedium) {
+        if let Some(engine) = self.engine.take() {
+            engine.abort();
+        }
+        self.disk_empty = self.disk_empty || disk.files().is_empty();
+        self.disk = disk;
+    }
+
+    /// The disk itself, as it changes.
+    pub fn disk(&self) -> MemoryMedium {
+        self.disk.clone()
+    }
+
+    /// Requests from now on, and processes that start from now on, die where the tripwire says.
+    pub fn set_tripwire(&mut self, tripwire: Option<Tripwire>) {
+        for store in &self.stores {
+            store.set_tripwire(tripwire.clone());
+        }
+        self.tripwire = tripwire;
     }
 
     /// Remembers the disk for [`DiskFate::RolledBack`].

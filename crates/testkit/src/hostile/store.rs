@@ -71,6 +71,7 @@ impl HostileStore {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        self.outlive(op).await;
         match course.before {
             None => Ok(()),
             Some(Stop::Frozen) => {
@@ -81,6 +82,15 @@ impl HostileStore {
                 self.note(op, path, len, Outcome::FailedBefore);
                 Err(stopped(stop, path))
             }
+        }
+    }
+
+    /// Hangs for good once the process that asks is dead.
+    async fn outlive(&self, op: Op) {
+        let Some(tripwire) = self.lock().tripwire.clone() else { return };
+        let changes = matches!(op, Op::Put | Op::Delete);
+        if tripwire.is_dead() || (changes && !tripwire.step()) {
+            pending::<()>().await;
         }
     }
 
@@ -99,6 +109,7 @@ impl HostileStore {
 
     /// Ends a request that took effect.
     async fn depart(&self, op: Op, path: &str, len: u64, course: &Course) -> Result<()> {
+        self.outlive(op).await;
         match course.after {
             None => Ok(()),
             Some(stop) => {
