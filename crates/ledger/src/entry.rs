@@ -34,6 +34,13 @@ pub enum JournalEntry {
     },
     /// The sealed keyring, for starting without a provider.
     Keyring(KeyringCopy),
+    /// This store has another schema since here.
+    Migrated {
+        /// Before.
+        from: u32,
+        /// Now.
+        to: u32,
+    },
 }
 
 impl std::fmt::Debug for JournalEntry {
@@ -45,6 +52,7 @@ impl std::fmt::Debug for JournalEntry {
             Self::Chain(_) => "JournalEntry::Chain",
             Self::Dropped { .. } => "JournalEntry::Dropped",
             Self::Keyring(_) => "JournalEntry::Keyring(redacted)",
+            Self::Migrated { .. } => "JournalEntry::Migrated",
         })
     }
 }
@@ -156,6 +164,7 @@ const CHAIN: u8 = 4;
 const DROPPED: u8 = 5;
 const KEYRING: u8 = 6;
 const BLOCK: u8 = 7;
+const MIGRATED: u8 = 8;
 
 /// The encoding of an applied block.
 pub(crate) fn encode_applied(block: &AppliedBlock) -> Vec<u8> {
@@ -202,6 +211,11 @@ impl JournalEntry {
                 out.push(KEYRING);
                 copy.put(&mut out);
             }
+            Self::Migrated { from, to } => {
+                out.push(MIGRATED);
+                from.put(&mut out);
+                to.put(&mut out);
+            }
         }
         out
     }
@@ -215,6 +229,7 @@ fn decode_parts(reader: &mut Reader<'_>) -> diaspore_block::Result<Entry> {
         CHAIN => JournalEntry::Chain(reader.value()?),
         DROPPED => JournalEntry::Dropped { incarnation: reader.value()?, from: reader.value()? },
         KEYRING => JournalEntry::Keyring(reader.value()?),
+        MIGRATED => JournalEntry::Migrated { from: reader.value()?, to: reader.value()? },
         BLOCK => {
             let (seq, incarnation, counter) = (reader.value()?, reader.value()?, reader.value()?);
             let (attempt, block) = (reader.value()?, reader.value()?);

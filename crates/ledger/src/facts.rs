@@ -323,6 +323,19 @@ fields! {
 }
 
 fields! {
+    /// A change of this store's schema.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct MigrationEntry {
+        /// Schema before.
+        pub from: u32,
+        /// Schema since.
+        pub to: u32,
+        /// Sequence and time of the record that says so in the log; none until it is released.
+        pub recorded: Option<(Seq, Timestamp)>,
+    }
+}
+
+fields! {
     /// What this writer noted about one of its own incarnations before acting on it.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct IncarnationNote {

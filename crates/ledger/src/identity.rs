@@ -10,8 +10,9 @@ use crate::medium::{Medium, OpenMode};
 use crate::secret::{IDENTITY_CHECK, Secret};
 
 /// Newest schema this build writes and reads.
-pub const SCHEMA: u32 = 1;
-const NAME: &str = "identity";
+pub const SCHEMA: u32 = 2;
+pub(crate) const NAME: &str = "identity";
+const NEW_NAME: &str = "identity.new";
 const MAGIC: &[u8; 8] = b"DSPLEDGR";
 const LEN: usize = 60;
 
@@ -27,34 +28,47 @@ fn plate(schema: u32, salt: &[u8], secret: &Secret) -> Vec<u8> {
     out
 }
 
-/// Checks the plate, or makes one in an empty medium. False when there is none and none may be made.
-pub(crate) fn check(medium: &dyn Medium, secret: &Secret, mode: OpenMode, salt: &[u8; 24]) -> Result<bool> {
-    let strangers = medium.list()?.iter().any(|name| name != NAME);
-    let stored = match medium.open(NAME, false)? {
-        None => None,
-        Some(file) => {
-            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(LEN)];
-            file.read_at(0, &mut bytes)?;
-            Some(bytes)
-        }
-    };
-    match stored {
-        Some(bytes) if is_whole(&bytes) => {
-            judge(&bytes, secret)?;
-            Ok(true)
-        }
+/// Checks the plate, or makes one in an empty medium; gives its schema. None when there is none and none may be made.
+pub(crate) fn check(medium: &dyn Medium, secret: &Secret, mode: OpenMode, salt: &[u8; 24]) -> Result<Option<u32>> {
+    let strangers = medium.list()?.iter().any(|name| name != NAME && name != NEW_NAME);
+    match stored(medium, NAME)? {
+        Some(bytes) if is_whole(&bytes) => Ok(Some(judge(&bytes, secret)?)),
         // A crash right at creation leaves the plate torn and nothing else.
         Some(_) if strangers => Err(LedgerError::corrupt("its identity file")),
         None if strangers => Err(LedgerError::corrupt("its identity file is missing")),
-        _ if mode == OpenMode::ReadOnly => Ok(false),
+        _ if mode == OpenMode::ReadOnly => Ok(None),
         _ => {
-            let Some(file) = medium.open(NAME, true)? else { return Ok(false) };
-            file.set_len(0)?;
-            file.write_at(0, &plate(SCHEMA, salt, secret))?;
-            file.sync().and_then(|()| medium.sync_names()).map_err(|_| LedgerError::SyncFailed)?;
-            Ok(true)
+            write(medium, NAME, &plate(SCHEMA, salt, secret))?;
+            medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+            Ok(Some(SCHEMA))
         }
     }
+}
+
+fn stored(medium: &dyn Medium, name: &str) -> Result<Option<Vec<u8>>> {
+    let Some(file) = medium.open(name, false)? else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(LEN)];
+    file.read_at(0, &mut bytes)?;
+    Ok(Some(bytes))
+}
+
+fn write(medium: &dyn Medium, name: &str, bytes: &[u8]) -> Result<()> {
+    let file = medium.open(name, true)?.ok_or_else(|| LedgerError::corrupt("its identity file"))?;
+    file.set_len(0)?;
+    file.write_at(0, bytes)?;
+    file.sync().map_err(|_| LedgerError::SyncFailed)
+}
+
+/// Whether `name` holds a whole plate.
+pub(crate) fn is_whole_plate(medium: &dyn Medium, name: &str) -> Result<bool> {
+    Ok(stored(medium, name)?.is_some_and(|bytes| is_whole(&bytes)))
+}
+
+/// Replaces the plate by one of this schema, in one step: a crash leaves the old or the new one.
+pub(crate) fn raise(medium: &dyn Medium, secret: &Secret, salt: &[u8; 24]) -> Result<()> {
+    write(medium, NEW_NAME, &plate(SCHEMA, salt, secret))?;
+    medium.rename(NEW_NAME, NAME)?;
+    medium.sync_names().map_err(|_| LedgerError::SyncFailed)
 }
 
 fn is_whole(bytes: &[u8]) -> bool {
@@ -63,13 +77,13 @@ fn is_whole(bytes: &[u8]) -> bool {
         .is_some_and(|(body, sum)| bytes.len() == LEN && body.starts_with(MAGIC) && blake3::hash(body).as_bytes().starts_with(sum))
 }
 
-fn judge(bytes: &[u8], secret: &Secret) -> Result<()> {
+fn judge(bytes: &[u8], secret: &Secret) -> Result<u32> {
     let found = bytes.get(8..12).and_then(|field| field.try_into().ok()).map_or(0, u32::from_be_bytes);
     if found > SCHEMA {
         return Err(LedgerError::NewerSchema { found, supported: SCHEMA });
     }
     let salt = bytes.get(12..36).unwrap_or_default();
-    if bytes == plate(found, salt, secret) { Ok(()) } else { Err(LedgerError::WrongKey) }
+    if bytes == plate(found, salt, secret) { Ok(found) } else { Err(LedgerError::WrongKey) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use diaspore_block::seal::{Context, PREFIX_LEN, Salt, SealType, open_object, sea
 use rand::CryptoRng;
 
 use crate::error::{LedgerError, Result};
+use crate::fsck::StreamReport;
 use crate::medium::{Medium, MediumFile, OpenMode};
 use crate::secret::{FRAME_KEY, Secret};
 
@@ -308,6 +309,55 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// Looks at every segment of a stream, whatever state it is in; shows each entry that opens. An entry that `visit` refuses is damage too.
+pub(crate) fn examine(
+    kind: StreamKind,
+    medium: &dyn Medium,
+    secret: &Secret,
+    visit: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<StreamReport> {
+    let mut numbers: Vec<u64> = medium.list()?.iter().filter_map(|name| name.strip_prefix(kind.prefix())?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let name = kind.prefix().trim_end_matches('-').to_owned();
+    let mut report = StreamReport { name, segments: numbers.len() as u64, ..StreamReport::default() };
+    // Number, ordinal and length that the next segment has to continue; what was removed in front is no gap in the hold.
+    let mut behind = if kind == StreamKind::Log { Some((1, 0, 0)) } else { None };
+    let newest = numbers.last().copied();
+    for number in numbers {
+        let Some(file) = medium.open(&format!("{}{number:010}", kind.prefix()), false)? else {
+            // Removed while this ran: settled.
+            report.segments -= 1;
+            continue;
+        };
+        let bytes = read_all(file.as_ref())?;
+        report.bytes += bytes.len() as u64;
+        let header = Header::parse(&bytes, kind, number, secret);
+        let unborn = header.is_none() && newest == Some(number) && bytes.len() <= segment::HEADER_LEN;
+        if unborn {
+            report.torn_bytes += bytes.len() as u64;
+            continue;
+        }
+        let Some(header) = header else {
+            (report.corrupted, behind) = (report.corrupted + 1, None);
+            continue;
+        };
+        let follows = behind.is_none_or(|behind| behind == (number, header.first_ordinal, header.previous_len));
+        let mut refused = false;
+        let walked = segment::walk(&bytes, &header, (segment::HEADER_LEN, header.first_ordinal), secret, &mut |plain, _| {
+            let good = visit(plain).is_ok();
+            (report.valid, refused) = (report.valid + u64::from(good), refused || !good);
+            Ok(())
+        })?;
+        let torn = walked.verdict == Verdict::Torn && newest == Some(number);
+        if torn {
+            report.torn_bytes += (bytes.len() - walked.end) as u64;
+        }
+        report.corrupted += u64::from(refused || !follows || (walked.verdict != Verdict::Whole && !torn));
+        behind = Some((number + 1, walked.next_ordinal, walked.end as u64));
+    }
+    Ok(report)
 }
 
 fn read_all(file: &dyn MediumFile) -> Result<Vec<u8>> {

@@ -12,14 +12,17 @@ use rand::CryptoRng;
 use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote, Step};
 use crate::error::{LedgerError, Result};
 use crate::facts::CheckEntry;
-use crate::identity;
+use crate::identity::{self, SCHEMA};
 use crate::journal::{Position, Stream, StreamKind, journal_secret};
 use crate::medium::{Medium, MediumFile, MediumLock, OpenMode};
+use crate::migrate;
 use crate::secret::Secret;
 use crate::snapshot::{Snapshot, decode, meta};
 use crate::state::{Changes, State, Table};
 use crate::transition;
 use crate::view::View;
+
+mod upkeep;
 
 const VIEW_NAME: &str = "view";
 /// The view becomes durable at least every so many records; bounds replay after a crash.
@@ -36,6 +39,8 @@ pub struct OpenReport {
     pub replayed_entries: u64,
     /// Newest applied sequence.
     pub applied: Seq,
+    /// Schema that the store had before this opening gave it the present one.
+    pub migrated_from: Option<u32>,
 }
 
 /// Private state of one deployment. Cheap to clone; calls block (wrap them), reads run beside the writer.
@@ -47,6 +52,7 @@ pub struct Ledger(Arc<Inner>);
 struct Inner {
     medium: Arc<dyn Medium>,
     mode: OpenMode,
+    journal: Arc<Secret>,
     /// Applied entries. Its lock is the writer's: whoever holds it may change the view.
     log: Mutex<Stream>,
     hold: Mutex<Stream>,
@@ -122,14 +128,25 @@ impl Ledger {
         let mut rng = rng;
         let lock = medium.lock(mode)?;
         let root = Secret::of(key);
-        identity::check(medium.as_ref(), &root, mode, &draw(&mut rng))?;
+        let schema = identity::check(medium.as_ref(), &root, mode, &draw(&mut rng))?;
+        let older = schema.filter(|schema| *schema < SCHEMA && mode == OpenMode::ReadWrite);
+        if let Some(from) = older {
+            migrate::keep_copy(medium.as_ref(), from)?;
+        }
         let journal = Arc::new(journal_secret(&root));
         let log = Stream::open(StreamKind::Log, Arc::clone(&medium), Arc::clone(&journal), mode)?;
-        let hold = Stream::open(StreamKind::Hold, Arc::clone(&medium), journal, mode)?;
-        let (view, report) = open_view(&medium, &root, mode, &log, &mut rng)?;
+        let hold = Stream::open(StreamKind::Hold, Arc::clone(&medium), Arc::clone(&journal), mode)?;
+        let (view, mut report) = open_view(&medium, &root, mode, &log, &mut rng)?;
+        if let Some(from) = older {
+            view.flush()?;
+            identity::raise(medium.as_ref(), &root, &draw(&mut rng))?;
+            report.migrated_from = Some(from);
+            tracing::info!(from, to = SCHEMA, "the ledger has a new schema");
+        }
         let inner = Inner {
             medium,
             mode,
+            journal,
             log: Mutex::new(log),
             hold: Mutex::new(hold),
             rng: Mutex::new(rng),
@@ -142,12 +159,19 @@ impl Ledger {
             behind: AtomicBool::new(false),
             _lock: lock,
         };
-        Ok(Self(Arc::new(inner)))
+        let ledger = Self(Arc::new(inner));
+        ledger.note_migrations()?;
+        Ok(ledger)
     }
 
     /// What opening found and did.
     pub fn report(&self) -> OpenReport {
         self.0.report
+    }
+
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &View {
+        &self.0.view
     }
 
     fn usable(&self) -> Result<()> {
@@ -338,16 +362,6 @@ impl Ledger {
         }
         Ok(())
     }
-
-    /// Reads the whole view and checks every value. On damage the next opening rebuilds it from the journal.
-    pub fn check(&self) -> Result<()> {
-        self.usable()?;
-        self.0.view.check().inspect_err(|_| {
-            if let Err(error) = self.0.view.mark_damaged() {
-                tracing::warn!(%error, "could not mark the damaged view");
-            }
-        })
-    }
 }
 
 /// Syncs a stream without its lock, so that entries queue up for the next sync meanwhile.
@@ -387,7 +401,7 @@ fn open_view(medium: &Arc<dyn Medium>, root: &Secret, mode: OpenMode, log: &Stre
     let view = View::create(file, root, &draw(rng), mode)?;
     let replayed = replay(&view, log, None)?;
     let applied = Snapshot::new(view.frozen()).applied_seq()?;
-    Ok((view, OpenReport { rebuilt: true, replayed_entries: replayed, applied }))
+    Ok((view, OpenReport { rebuilt: true, replayed_entries: replayed, applied, migrated_from: None }))
 }
 
 /// Replays what the journal has beyond the view; none when the view does not fit the journal.
@@ -399,7 +413,7 @@ fn catch_up(view: &View, log: &Stream) -> Result<Option<OpenReport>> {
     }
     let replayed_entries = replay(view, log, position.as_ref())?;
     let applied = Snapshot::new(view.frozen()).applied_seq()?;
-    Ok(Some(OpenReport { rebuilt: false, replayed_entries, applied }))
+    Ok(Some(OpenReport { rebuilt: false, replayed_entries, applied, migrated_from: None }))
 }
 
 fn replay(view: &View, log: &Stream, from: Option<&Position>) -> Result<u64> {

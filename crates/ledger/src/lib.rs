@@ -25,12 +25,14 @@ mod error;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod fsck;
 mod identity;
 mod journal;
 mod ledger;
 mod listing;
 mod medium;
 mod merkle;
+mod migrate;
 mod secret;
 mod snapshot;
 mod state;
@@ -43,8 +45,9 @@ pub use entry::{AppliedBlock, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
 pub use error::{LedgerError, Result};
 pub use facts::{
     ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, CheckEntry, ChunkPlace, CompactionEntry, CondemnedEntry,
-    DrillEntry, IdempotencyEntry, IncarnationNote, KeyringCopy, ProviderEntry, ShardCheck, TenantEntry, Totals,
+    DrillEntry, IdempotencyEntry, IncarnationNote, KeyringCopy, MigrationEntry, ProviderEntry, ShardCheck, TenantEntry, Totals,
 };
+pub use fsck::{IntegrityReport, MigrationReport, RuleReport, StreamReport, TableReport};
 pub use identity::SCHEMA;
 pub use ledger::{Ledger, OpenReport};
 pub use listing::{ListItem, ListPage, ListQuery, MAX_LIST_ITEMS};

@@ -51,7 +51,9 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn MediumFile>>>;
     /// Removes a file; a missing one is no error.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes creations and removals durable.
+    /// Gives a file another name; a file that has it already is replaced in the same step.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes creations, removals and new names durable.
     fn sync_names(&self) -> io::Result<()>;
 }
 

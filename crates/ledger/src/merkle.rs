@@ -22,6 +22,11 @@ fn node_key(level: u8, index: u64) -> [u8; 9] {
     key
 }
 
+/// Where the hash of a subtree is stored; none for one that is made from its leaves.
+pub(crate) fn stored_key(level: u8, index: u64) -> Option<[u8; 9]> {
+    (level >= STORED_LEVEL).then(|| node_key(level, index))
+}
+
 fn missing() -> LedgerError {
     LedgerError::corrupt("a node of the Merkle log is missing")
 }
@@ -32,8 +37,8 @@ pub(crate) fn append<'r>(changes: &mut Changes<'_>, leaves: impl Iterator<Item =
     for leaf in leaves {
         changes.put(Table::Leaves, &tree.size().to_be_bytes(), leaf.encode().to_vec());
         for (level, index, hash) in tree.append(leaf.leaf()) {
-            if level >= STORED_LEVEL {
-                changes.put(Table::Nodes, &node_key(level, index), hash.as_bytes().to_vec());
+            if let Some(key) = stored_key(level, index) {
+                changes.put(Table::Nodes, &key, hash.as_bytes().to_vec());
             }
         }
     }

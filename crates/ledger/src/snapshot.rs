@@ -11,7 +11,7 @@ use diaspore_block::record::PublicPart;
 use crate::error::{LedgerError, Result};
 use crate::facts::{
     ApiKeyEntry, BlobEntry, BlockEntry, BucketEntry, ChainEntry, CheckEntry, ChunkPlace, CompactionEntry, CondemnedEntry, DrillEntry,
-    IdempotencyEntry, IncarnationNote, KeyringCopy, ProviderEntry, TenantEntry, Totals,
+    IdempotencyEntry, IncarnationNote, KeyringCopy, MigrationEntry, ProviderEntry, TenantEntry, Totals,
 };
 use crate::listing::{self, ListPage, ListQuery};
 use crate::merkle;
@@ -26,6 +26,7 @@ pub(crate) mod meta {
     pub(crate) const POSITION: &[u8] = b"position";
     pub(crate) const NOTES: &[u8] = b"notes";
     pub(crate) const DRILL: &[u8] = b"drill";
+    pub(crate) const MIGRATIONS: &[u8] = b"migrations";
 }
 
 /// The bytes of a stored value as what they are.
@@ -260,6 +261,11 @@ impl Snapshot {
     /// Every incarnation this ledger noted, oldest first.
     pub fn incarnations(&self) -> Result<Vec<IncarnationNote>> {
         self.entries(Table::Incarnations, &[], Bound::Unbounded, usize::MAX)
+    }
+
+    /// Every change of this store's schema, oldest first.
+    pub fn migrations(&self) -> Result<Vec<MigrationEntry>> {
+        Ok(self.entry(Table::Meta, meta::MIGRATIONS)?.unwrap_or_default())
     }
 
     /// The newest sealed keyring kept here.

@@ -13,7 +13,7 @@ use crate::entry::{AppliedBlock, JournalEntry};
 use crate::error::{LedgerError, Result};
 use crate::facts::{
     ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, ChunkPlace, CompactionEntry, CondemnedEntry, DrillEntry,
-    IdempotencyEntry, ProviderEntry, TenantEntry, Totals,
+    IdempotencyEntry, MigrationEntry, ProviderEntry, TenantEntry, Totals,
 };
 use crate::merkle;
 use crate::snapshot::{decode, joined, meta};
@@ -81,10 +81,22 @@ pub(crate) fn note(changes: &mut Changes<'_>, note: &JournalEntry) -> Result<()>
             write(changes, Table::Meta, meta::NOTES, &(number + 1));
         }
         JournalEntry::Keyring(copy) => write(changes, Table::Meta, meta::KEYRING, copy),
+        JournalEntry::Migrated { from, to } => migrated(changes, *from, *to, None)?,
         JournalEntry::Block(_) | JournalEntry::Released(_) | JournalEntry::Dropped { .. } => {
             return Err(LedgerError::corrupt("the log stream has a foreign entry"));
         }
     }
+    Ok(())
+}
+
+/// Lists a change of schema once, with the record of it as soon as there is one.
+fn migrated(changes: &mut Changes<'_>, from: u32, to: u32, recorded: Option<(Seq, Timestamp)>) -> Result<()> {
+    let mut known: Vec<MigrationEntry> = read(changes, Table::Meta, meta::MIGRATIONS)?.unwrap_or_default();
+    match known.iter_mut().find(|entry| (entry.from, entry.to, entry.recorded) == (from, to, None)) {
+        Some(entry) => entry.recorded = recorded,
+        None => known.push(MigrationEntry { from, to, recorded }),
+    }
+    write(changes, Table::Meta, meta::MIGRATIONS, &known);
     Ok(())
 }
 
@@ -201,9 +213,9 @@ impl Transition<'_, '_> {
                 write(self.changes, Table::Meta, meta::DRILL, &DrillEntry { time, subsets, subsets_total, blocks, failures });
                 Ok(())
             }
+            Private::SchemaMigrated(change) => migrated(self.changes, change.from, change.to, Some((self.block.seq, time))),
             // Facts of the audit log only.
-            Private::SchemaMigrated(_)
-            | Private::BackupExported(_)
+            Private::BackupExported(_)
             | Private::MayHaveLost(_)
             | Private::KeyringChanged(_)
             | Private::ProviderConfigured(_)

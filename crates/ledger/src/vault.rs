@@ -22,7 +22,8 @@ use crate::xts::Xts;
 /// Sector and header size in bytes; redb's page size.
 pub(crate) const SECTOR: usize = 4096;
 const SECTOR_BYTES: u64 = SECTOR as u64;
-const MAGIC: &[u8; 8] = b"DSPVIEW1";
+/// Ends with the schema of the tables: a view of another schema is not read but rebuilt.
+const MAGIC: &[u8; 8] = b"DSPVIEW2";
 const SOUND: u8 = 1;
 const DAMAGED: u8 = 2;
 

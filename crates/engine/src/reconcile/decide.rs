@@ -8,7 +8,7 @@ use diaspore_block::commit::CommitBody;
 use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
-use diaspore_block::record::{Decision, MayHaveLost, Private, ServiceStarted};
+use diaspore_block::record::{Decision, MayHaveLost, Private, SchemaMigrated, ServiceStarted};
 use diaspore_ledger::{AppliedBlock, JournalEntry};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -62,6 +62,7 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let started = ServiceStarted { incarnation: shared.writer.incarnation, version };
     records.push(NewRecord::system(started).about(shared.writer.incarnation));
+    records.extend(migrations(shared)?);
     let body = body_of(shared, records, Vec::new())?;
     let last_valid = Seq(tip.seq.0.saturating_sub(1));
     let draft = draft(shared, BlockKind::Decision, body, geometry, last_valid);
@@ -85,6 +86,18 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
     let ruling = chain.stretches.last().map_or(0, |stretch| stretch.base);
     drop_rest(shared, evidence, chain, carried.first().map_or(end.next_counter, |found| Counter(found.seq().0.saturating_sub(ruling))))?;
     Ok(tip)
+}
+
+/// Changes of this disk's schema that the log does not speak of yet.
+fn migrations(shared: &Shared) -> Result<Vec<NewRecord>, Error> {
+    let known = shared.ledger.snapshot().and_then(|view| view.migrations()).map_err(local)?;
+    let unsaid = known.into_iter().filter(|entry| entry.recorded.is_none());
+    Ok(unsaid
+        .map(|entry| {
+            let what = "the view was made anew from the journal; the files as they were are kept beside it".to_owned();
+            NewRecord::system(SchemaMigrated { from: entry.from, to: entry.to, what })
+        })
+        .collect())
 }
 
 /// Index of the first block of the tail that is not seen on k + 1 domains: it and all behind it are carried over.

@@ -140,7 +140,7 @@ fn the_medium_is_locked_and_keys_and_schemas_are_told_apart() {
     let other = LedgerKey::from_bytes([8; 32]);
     assert!(matches!(Ledger::open(disk.clone(), &other, OpenMode::ReadWrite, rng(1)), Err(LedgerError::WrongKey)));
     disk.replace("identity", plate_of_schema(9, &Secret::of(&key())));
-    assert!(matches!(open(disk.clone(), 2), Err(LedgerError::NewerSchema { found: 9, supported: 1 })));
+    assert!(matches!(open(disk.clone(), 2), Err(LedgerError::NewerSchema { found: 9, supported: 2 })));
     disk.replace("identity", vec![0; 60]);
     assert!(matches!(open(disk, 2), Err(LedgerError::Corrupt { .. })));
 }

@@ -246,6 +246,15 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.remember_name(from);
+        disk.remember_name(to);
+        let file = disk.files.remove(from).ok_or_else(missing)?;
+        disk.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         let mut disk = self.disk();
         if disk.syncs_fail {

@@ -1,0 +1,79 @@
+//! What is done to a ledger rather than with it: looking it over, throwing its view away, noting migrations.
+
+use std::sync::Arc;
+
+use diaspore_block::key::LedgerKey;
+
+use super::{Ledger, VIEW_NAME};
+use crate::entry::JournalEntry;
+use crate::error::{LedgerError, Result};
+use crate::fsck::{self, IntegrityReport};
+use crate::identity::{self, SCHEMA};
+use crate::journal::journal_secret;
+use crate::medium::{Medium, OpenMode};
+use crate::migrate;
+use crate::secret::Secret;
+use crate::vault::Unusable;
+use crate::view::View;
+
+impl Ledger {
+    /// Notes changes of schema that left their copy here and no line in the journal: the note follows the new plate, so that an older
+    /// program never meets it behind an old one.
+    pub(super) fn note_migrations(&self) -> Result<()> {
+        if self.0.mode == OpenMode::ReadOnly {
+            return Ok(());
+        }
+        let known = self.snapshot()?.migrations()?;
+        for from in migrate::copies(self.0.medium.as_ref())? {
+            if !known.iter().any(|entry| entry.from == from) {
+                self.append(JournalEntry::Migrated { from, to: SCHEMA })?;
+                self.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at everything, journal and view, beside the running writer. A view found damaged is rebuilt by the next opening.
+    pub fn integrity(&self) -> Result<IntegrityReport> {
+        self.usable()?;
+        let report = fsck::examine(self.0.medium.as_ref(), &self.0.journal, SCHEMA, Ok(&self.0.view.frozen()))?;
+        if !report.view_is_sound() {
+            self.0.view.mark_damaged()?;
+        }
+        Ok(report)
+    }
+
+    /// The same for a ledger that nobody has open. Writes nothing, and reports damage that would keep [`Self::open`] from opening.
+    pub fn examine(medium: impl Medium, key: &LedgerKey) -> Result<IntegrityReport> {
+        let medium: Arc<dyn Medium> = Arc::new(medium);
+        let _lock = medium.lock(OpenMode::ReadOnly)?;
+        let root = Secret::of(key);
+        let schema = identity::check(medium.as_ref(), &root, OpenMode::ReadOnly, &[0; 24])?.unwrap_or_default();
+        let journal = journal_secret(&root);
+        let view = View::open(medium.open(VIEW_NAME, false)?, &root, OpenMode::ReadOnly)?;
+        let frozen = match &view {
+            Ok(view) => Ok(view.frozen()),
+            Err(Unusable::Missing) => Err("there is none".to_owned()),
+            Err(Unusable::Damaged) => Err("its header or pages are damaged, or it has another schema".to_owned()),
+        };
+        fsck::examine(medium.as_ref(), &journal, schema, frozen.as_ref().map_err(Clone::clone))
+    }
+
+    /// Removes the view, so that the next opening makes it anew from the journal: the repair for a damaged view.
+    pub fn discard_view(medium: &impl Medium, key: &LedgerKey) -> Result<()> {
+        let _lock = medium.lock(OpenMode::ReadWrite)?;
+        identity::check(medium, &Secret::of(key), OpenMode::ReadOnly, &[0; 24])?;
+        medium.remove(VIEW_NAME)?;
+        medium.sync_names().map_err(|_| LedgerError::SyncFailed)
+    }
+
+    /// Reads the whole view and checks every value. On damage the next opening rebuilds it from the journal.
+    pub fn check(&self) -> Result<()> {
+        self.usable()?;
+        self.0.view.check().inspect_err(|_| {
+            if let Err(error) = self.0.view.mark_damaged() {
+                tracing::warn!(%error, "could not mark the damaged view");
+            }
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! From an older schema to this one.
+//!
+//! The journal holds everything and keeps its form; what a schema changes are the tables of the view, and those are made anew from the
+//! journal. So a migration is: a copy of every file as it was, under names of its own (`schema-1.identity`, `schema-1.log-0000000001`, ...);
+//! the view rebuilt; the name plate replaced, last and in one step. A crash before that leaves the old store, which the next opening
+//! migrates again; nothing of the journal is touched.
+//!
+//! To go back: end the service, remove every file of the ledger's folder without the prefix, take the prefix off the others, and run the
+//! program that knows the old schema. What was stored since comes back from the providers.
+
+use crate::error::{LedgerError, Result};
+use crate::identity;
+use crate::medium::{Medium, MediumFile};
+
+#[cfg(test)]
+mod tests;
+
+const PREFIX: &str = "schema-";
+/// Bytes copied at a time.
+const PIECE: usize = 1 << 20;
+
+fn prefix(schema: u32) -> String {
+    format!("{PREFIX}{schema}.")
+}
+
+/// Whether a file of this name is part of a copy that a migration left.
+pub(crate) fn is_copy(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.split_once('.').is_some_and(|(schema, _)| schema.parse::<u32>().is_ok()))
+}
+
+/// Copies every file of a store of schema `from`, the plate last: with the plate the copy is whole, and is not made again over files that
+/// the migration has begun to change.
+pub(crate) fn keep_copy(medium: &dyn Medium, from: u32) -> Result<()> {
+    let prefix = prefix(from);
+    let plate = format!("{prefix}{}", identity::NAME);
+    if identity::is_whole_plate(medium, &plate)? {
+        return Ok(());
+    }
+    let files = medium.list()?.into_iter().filter(|name| !is_copy(name) && name != identity::NAME);
+    for name in files.chain([identity::NAME.to_owned()]) {
+        if name == identity::NAME {
+            medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+        }
+        copy(medium, &name, &format!("{prefix}{name}"))?;
+    }
+    medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+    tracing::info!(files = format!("{prefix}*"), "kept a copy of the ledger as it was under its old schema");
+    Ok(())
+}
+
+fn copy(medium: &dyn Medium, from: &str, to: &str) -> Result<()> {
+    let missing = || LedgerError::corrupt(format!("the file {from} went away while it was copied"));
+    let source = medium.open(from, false)?.ok_or_else(missing)?;
+    let target = medium.open(to, true)?.ok_or_else(missing)?;
+    target.set_len(0)?;
+    copy_bytes(source.as_ref(), target.as_ref())?;
+    target.sync().map_err(|_| LedgerError::SyncFailed)
+}
+
+fn copy_bytes(source: &dyn MediumFile, target: &dyn MediumFile) -> Result<()> {
+    let len = source.len()?;
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    while at < len {
+        let left = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
+        let piece = piece.get_mut(..left).unwrap_or_default();
+        source.read_at(at, piece)?;
+        target.write_at(at, piece)?;
+        at += left as u64;
+    }
+    Ok(())
+}
+
+/// Schemas of which a whole copy lies here, ascending.
+pub(crate) fn copies(medium: &dyn Medium) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for name in medium.list()? {
+        let schema = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(identity::NAME)?.strip_suffix('.')?.parse().ok());
+        if let Some(schema) = schema
+            && identity::is_whole_plate(medium, &name)?
+        {
+            found.push(schema);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
