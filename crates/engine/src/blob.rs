@@ -24,6 +24,7 @@ use crate::api::{
 };
 use crate::audit::Event;
 use crate::cache::{ChunkCache, LeafCache};
+use crate::collect::Lease;
 use crate::commit::{CommitRequest, Committed, NewRecord};
 use crate::config::Limits;
 use crate::layout;
@@ -108,7 +109,7 @@ pub(crate) async fn put(
         Some(token) => Some(fingerprint(shared, caller, row.id, token, &received.body_hash)?),
         None => None,
     };
-    let Received { size, sha256, content, small, shipment, unsettled, geometry, .. } = received;
+    let Received { size, sha256, content, small, shipment, unsettled, geometry, pins, .. } = received;
     let put = BlobPut {
         bucket: row.id,
         key: key.to_vec(),
@@ -131,7 +132,7 @@ pub(crate) async fn put(
         outcome: Outcome::Done,
         private: Private::BlobPut(put),
     });
-    let request = CommitRequest { records, chunks: small, class, bulk, hold: Box::new((guard, flight)) };
+    let request = CommitRequest { records, chunks: small, class, bulk, hold: Box::new((guard, flight, pins)) };
     let Committed { seq, geometry: commit_geometry } = shared.committer.submit(request, by).await?;
     Meters::bump(&shared.meters.puts);
     if class == Class::Full {
@@ -203,10 +204,11 @@ pub(crate) async fn get(
     key: &[u8],
     options: &GetOptions,
 ) -> Result<GetOutcome, Error> {
+    let lease = lease(shared)?;
     let (row, entry) = find(shared, caller, bucket, key, options.version)?;
     let range = resolve_range(options.range, entry.size)?;
     Meters::bump(&shared.meters.gets);
-    let body = read::open(shared, row.id, &entry.content, range.clone()).await?;
+    let body = read::open(shared, row.id, &entry.content, range.clone(), lease).await?;
     shared.audit.note(Event::BlobRead {
         tenant: caller.tenant,
         principal: caller.principal,
@@ -281,6 +283,11 @@ pub(crate) async fn list(shared: &Arc<Shared>, caller: &Caller, bucket: &str, op
         }
     }
     Ok(out)
+}
+
+/// What keeps a collection away from whatever is looked up from now on.
+fn lease(shared: &Shared) -> Result<Lease, Error> {
+    Ok(shared.keep.lease(view(shared)?.applied_seq().map_err(local)?))
 }
 
 fn find(

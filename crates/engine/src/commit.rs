@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::api::{Class, Error, ErrorKind};
 use crate::shared::{Shared, StageCell};
 
+pub(crate) use budget::Bucket;
 #[cfg(test)]
 pub(crate) use build::build_attempt;
 pub(crate) use build::{Built, Draft, Tip, body_of, build};

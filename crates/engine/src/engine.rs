@@ -13,6 +13,7 @@ use crate::api::{
     NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
 };
 use crate::audit::{self, AuditLine, Event};
+use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
 use crate::losses::{self, Losses};
@@ -203,6 +204,27 @@ impl Engine {
     /// What was acknowledged and cannot be read back now, by ids. Asks every provider about every block.
     pub async fn losses(&self) -> Result<Losses, Error> {
         losses::find(&self.shared()).await
+    }
+
+    /// Collects garbage (docs/decisions/0013-garbage-collection.md) and waits for the end of it.
+    ///
+    /// # Errors
+    /// `NotAccepted` while a collection runs; otherwise what ended it early.
+    pub async fn collect(&self, asked: CollectAsked) -> Result<Collected, Error> {
+        Box::pin(collect::collect(&self.shared(), asked)).await
+    }
+
+    /// Starts a collection; gives its number, by which [`Engine::collector`] tells how it went.
+    ///
+    /// # Errors
+    /// `NotAccepted` while a collection runs.
+    pub fn begin_collecting(&self, asked: CollectAsked) -> Result<u64, Error> {
+        collect::begin(&self.shared(), asked).map(|begun| begun.number)
+    }
+
+    /// Collections of this process.
+    pub fn collector(&self) -> CollectorState {
+        self.shared().collector.state()
     }
 
     /// State and counters.

@@ -19,6 +19,7 @@ mod cache;
 mod chunker;
 mod claim;
 mod coded;
+mod collect;
 mod commit;
 mod engine;
 mod fence;
@@ -40,6 +41,7 @@ mod unjudged;
 mod upload;
 
 pub use audit::AuditLine;
+pub use collect::{Asked as CollectAsked, Collected, CollectorState, Cost, Found, Swept};
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
 pub use diaspore_block::id;
 pub use engine::Engine;

@@ -68,6 +68,7 @@ pub struct UnreadableBlob {
 /// Takes stock.
 pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Losses, Error> {
     shared.check_readable()?;
+    let _everything = shared.keep.hold_everything();
     let view = view(shared)?;
     let mut losses = Losses::default();
     let mut lost = BTreeSet::new();

@@ -16,13 +16,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use diaspore_block::id::{BlockId, BucketId, ChunkId};
-use diaspore_block::record::{ChunkRef, Content};
-use diaspore_ledger::{BlockEntry, Snapshot};
+use diaspore_block::record::{ChunkRef, Content, Encoding};
+use diaspore_ledger::{BlockEntry, ChunkPlace, Snapshot};
 use futures::future::{Either, ready};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::api::{BlobStream, Error, ErrorKind};
+use crate::collect::Lease;
 use crate::namespace::{local, view};
 use crate::shared::{Meters, Shared};
 use open::{Opening, damaged, fetch_unit};
@@ -36,11 +37,18 @@ const CACHED_READ_BYTES: u64 = 1 << 20;
 /// Units of fewer bytes are fetched by the reader's own task.
 const SMALL_UNIT_BYTES: u64 = 256 << 10;
 
-/// Bytes `range` of a blob. What can fail before the first byte fails here.
+/// Bytes `range` of a blob. What can fail before the first byte fails here. `lease` was taken before the blob was looked up.
 ///
 /// # Errors
 /// `DataUnavailable` when too few providers answer, `IntegrityViolation` when what they hold cannot be right.
-pub(crate) async fn open(shared: &Arc<Shared>, bucket: BucketId, content: &Content, range: Range<u64>) -> Result<BlobStream, Error> {
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    bucket: BucketId,
+    content: &Content,
+    range: Range<u64>,
+    lease: Lease,
+) -> Result<BlobStream, Error> {
+    lease.reads(bucket, content);
     let planner = Planner {
         shared: Arc::clone(shared),
         bucket,
@@ -57,12 +65,14 @@ pub(crate) async fn open(shared: &Arc<Shared>, bucket: BucketId, content: &Conte
         Ok::<_, Error>(job.map(|job| (job, planner)))
     });
     let pieces = jobs.map(|job| async { Box::pin(job?.run()).await }).buffered(AHEAD + 1).map_ok(Done::into_stream).try_flatten();
-    let watcher = Arc::clone(shared);
+    // The lease ends with the stream: units are fetched long after the last of them was planned.
+    let watcher = (Arc::clone(shared), lease);
     let mut pieces = Box::pin(pieces.scan(false, move |failed, piece| {
+        let (shared, _lease) = &watcher;
         let end = *failed;
         *failed = piece.is_err();
         if !end && piece.as_ref().is_err_and(|error| error.kind == ErrorKind::DataUnavailable) {
-            Meters::bump(&watcher.meters.failed_reads);
+            Meters::bump(&shared.meters.failed_reads);
         }
         ready((!end).then_some(piece))
     }));
@@ -265,6 +275,40 @@ async fn load_chunk(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Resu
     let pieces = fetch_unit(shared, block, &unit).await?.bytes(&item).await?;
     shared.data.cache.put(bucket, id, &pieces);
     Ok(Bytes::from(pieces.concat()))
+}
+
+/// Chunks of one section of a block as they are stored, verified, in the order of `places`.
+///
+/// # Errors
+/// `DataUnavailable` when too few providers answer, `IntegrityViolation` when what they hold cannot be right.
+pub(crate) async fn stored(
+    shared: &Arc<Shared>,
+    block: &Arc<BlockEntry>,
+    section: u8,
+    places: &[(ChunkId, ChunkPlace)],
+) -> Result<Vec<Bytes>, Error> {
+    let mut units: Vec<Unit> = Vec::new();
+    for (id, place) in places {
+        let len = u64::from(place.stored_len);
+        // As if they were raw: what compression made of them stays as it is.
+        let raw = ChunkPlace { encoding: Encoding::Raw, plain_len: place.stored_len, ..place.clone() };
+        let item = Item::new(&Piece { id: *id, len, wanted: 0..len }, &raw);
+        let rest = match units.last_mut() {
+            Some(unit) => unit.add(place.block, section, item, UNIT_BYTES),
+            None => Some(item),
+        };
+        units.extend(rest.map(|item| Unit::new(place.block, section, item)));
+    }
+    let mut found = Vec::with_capacity(places.len());
+    for unit in units {
+        let _memory = memory(shared, &unit).await?;
+        let mut opening = fetch_unit(shared, Arc::clone(block), &unit).await?;
+        for item in &unit.items {
+            // Copied: a slice would keep the whole segment.
+            found.push(Bytes::from(opening.bytes(item).await?.concat()));
+        }
+    }
+    Ok(found)
 }
 
 fn slice(chunk: &Bytes, wanted: &Range<u64>) -> Result<Bytes, Error> {

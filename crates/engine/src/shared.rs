@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Error, ErrorKind};
 use crate::audit::AuditQueue;
 use crate::blob::DataPath;
+use crate::collect::{Collector, Keep};
 use crate::commit::Committer;
 use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
@@ -43,6 +44,9 @@ pub(crate) struct Ground {
     /// Counters by the time of day.
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) audit: Arc<AuditQueue>,
+    /// What collections leave alone.
+    pub(crate) keep: Keep,
+    pub(crate) collector: Arc<Collector>,
     /// What this build met at a provider and cannot judge.
     pub(crate) unjudged: Arc<Unjudged>,
     /// What to abort; none once the engine was aborted.
@@ -72,6 +76,8 @@ impl Ground {
             meters: Arc::default(),
             recorder,
             audit: Arc::default(),
+            keep: Keep::default(),
+            collector: Arc::default(),
             unjudged: Arc::default(),
             running: Arc::new(Mutex::new(Some(Vec::new()))),
             started: tokio::time::Instant::now(),

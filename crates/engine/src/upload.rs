@@ -22,16 +22,17 @@ use sha2::{Digest, Sha256};
 
 use crate::api::{BodyError, BodyStream, Caller, Class, Error, ErrorKind, PutOptions};
 use crate::chunker::Chunker;
+use crate::collect::Pins;
 use crate::commit::SmallChunk;
 use crate::namespace::{local, view};
 use crate::shared::Shared;
 use crate::world::cpu;
 use content::{ContentBuilder, FullList, Rest};
-use pack::Packer;
 use ship::Shipping;
 
 pub(crate) use memory::{BlockMemory, Buffers};
-pub(crate) use ship::Shipment;
+pub(crate) use pack::Packer;
+pub(crate) use ship::{Shipment, record as bulk_record};
 
 /// Blobs up to this size ride in commit blocks.
 pub(crate) const SMALL_BYTES: u64 = 1 << 20;
@@ -69,6 +70,8 @@ pub(crate) struct Received {
     pub(crate) unsettled: Vec<Seq>,
     /// k, n and whether that is less than the policy wants, when there are blocks of its own.
     pub(crate) geometry: Option<(u8, u8, bool)>,
+    /// The blocks it relies on, to be held until its outcome is applied.
+    pub(crate) pins: Pins,
 }
 
 /// One upload in progress: the window of the body, and the desk where chunks are dealt with.
@@ -96,6 +99,7 @@ struct Desk {
     shipping: Option<Shipping>,
     unsettled: BTreeSet<Seq>,
     geometry: Option<(u8, u8, bool)>,
+    pins: Pins,
 }
 
 /// Where stored chunks go.
@@ -151,6 +155,7 @@ impl Upload {
             shipping: None,
             unsettled: BTreeSet::new(),
             geometry: None,
+            pins: shared.keep.pins(),
         };
         Ok(Self { chunker, desk, sha256: digest.then(Sha256::new), size: 0 })
     }
@@ -286,9 +291,14 @@ impl Desk {
         if self.seen.contains(&id) {
             return Ok(true);
         }
+        let Some(place) = view(&self.shared)?.chunk(self.bucket, &id).map_err(local)? else { return Ok(false) };
+        // Pinned first, then looked up in the newest state: a collection that came in between has taken it out.
+        if !self.pins.rely_on(place.block) {
+            return Ok(false);
+        }
         let view = view(&self.shared)?;
-        let Some(place) = view.chunk(self.bucket, &id).map_err(local)? else { return Ok(false) };
-        let Some(block) = view.block(place.block).map_err(local)? else { return Ok(false) };
+        let still = view.chunk(self.bucket, &id).map_err(local)?.is_some_and(|now| now.block == place.block);
+        let Some(block) = view.block(place.block).map_err(local)?.filter(|_| still) else { return Ok(false) };
         if !block.settled {
             if !pack::is_reachable(&self.shared, &block) {
                 return Ok(false);
@@ -332,6 +342,7 @@ impl Desk {
         self.send_block()?;
         let packer = Packer::open(&self.shared, self.caller.tenant).await?;
         self.geometry = Some(packer.geometry());
+        self.pins.own(packer.block());
         self.sink = Sink::Bulk(Some(Box::new(packer)));
         Ok(())
     }
@@ -374,6 +385,7 @@ impl Desk {
             shipment,
             unsettled: self.unsettled.into_iter().collect(),
             geometry: self.geometry,
+            pins: self.pins,
         })
     }
 }

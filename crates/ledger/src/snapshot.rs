@@ -139,6 +139,21 @@ impl Snapshot {
         self.entry(Table::Chunks, &joined(bucket.as_bytes(), id.as_bytes()))
     }
 
+    /// Up to `limit` chunks of a bucket with their places, in id order, after `after`.
+    pub fn chunks(&self, bucket: BucketId, after: Option<&ChunkId>, limit: usize) -> Result<Vec<(ChunkId, ChunkPlace)>> {
+        let prefix = bucket.as_bytes();
+        let last = after.map(|id| joined(prefix, id.as_bytes()));
+        let start = last.as_deref().map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
+        let mut found = Vec::new();
+        self.0.walk(Table::Chunks, start, &mut |key, value| {
+            let Some(id) = key.strip_prefix(prefix.as_slice()).filter(|_| found.len() < limit) else { return Ok(ControlFlow::Break(())) };
+            let id = id.try_into().map_err(|_| LedgerError::corrupt("the id of a chunk"))?;
+            found.push((ChunkId::from_bytes(id), decode(value, Table::Chunks.name())?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
     /// What is known about a block.
     pub fn block(&self, id: BlockId) -> Result<Option<BlockEntry>> {
         self.entry(Table::Blocks, id.as_bytes())

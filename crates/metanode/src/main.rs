@@ -11,6 +11,7 @@ mod audit;
 mod blob;
 mod cli;
 mod client;
+mod collect;
 mod config;
 mod credentials;
 mod dev;
@@ -106,6 +107,7 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Status => operate::status(global).await,
         Distributed::Metrics => operate::metrics(global).await,
         Distributed::Audit => operate::audit(global).await,
+        Distributed::Gc(flags) => collect::run(global, flags).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
         Distributed::Durability(flags) => durability::run(global.output, flags),
     }

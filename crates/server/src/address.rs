@@ -90,6 +90,15 @@ impl Query {
         text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| Problem::invalid(format!("{name} is not a whole number")))
     }
 
+    /// Whether a switch is on: `true` or `false`; off when absent.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
+        match self.text(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::invalid(format!("{name} is true or false"))),
+        }
+    }
+
     /// Refuses what nobody took: an ignored parameter would be a silently different request.
     pub(crate) fn done(self) -> Result<(), Problem> {
         if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid("the query has a parameter that this resource does not know")) }

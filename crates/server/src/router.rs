@@ -18,7 +18,7 @@ use crate::address::Address;
 use crate::limits::Limits;
 use crate::observe::{self, Traffic};
 use crate::problem::Problem;
-use crate::{admin, audit, blobs, buckets, exposition, health, listing, openapi};
+use crate::{admin, audit, blobs, buckets, collect, exposition, health, listing, openapi};
 
 /// Further Prometheus text appended to `/metrics`, such as a recorder's.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -77,6 +77,7 @@ pub(crate) fn build(engine: Engine, options: ServerOptions) -> (Router, Arc<Traf
         .route("/api/v1/buckets/{name}", get(buckets::show).put(buckets::create).delete(buckets::remove))
         .route("/api/v1/status", get(admin::status))
         .route("/api/v1/settle", post(admin::settle))
+        .route("/api/v1/collect", get(collect::collections).post(collect::collect))
         .route("/api/v1/tenants", get(admin::list_tenants).post(admin::create_tenant))
         .route("/api/v1/keys", get(admin::list_keys).post(admin::create_key))
         .route("/api/v1/keys/{id}", delete(admin::revoke_key))
@@ -141,7 +142,7 @@ fn allowed(path: &str) -> &'static str {
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     match path {
         "/api/v1/settle" => "POST",
-        "/api/v1/tenants" | "/api/v1/keys" => "GET, HEAD, POST",
+        "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/collect" => "GET, HEAD, POST",
         _ if below("/api/v1/keys/") => "DELETE",
         _ if below("/api/v1/buckets/") => "GET, HEAD, PUT, DELETE",
         _ => "GET, HEAD",

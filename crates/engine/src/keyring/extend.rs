@@ -25,12 +25,15 @@ const FEW: usize = TENANT_SLOTS / 4;
 /// two different keyrings of one version would be a fork that no recovery could decide.
 pub(crate) async fn extend(shared: &Arc<Shared>, master: &MasterKey) -> Result<Option<Vec<u8>>, Error> {
     shared.check_writable()?;
+    let names = KeyringNames::new(master);
+    for spec in shared.fleet.providers() {
+        shared.collector.keyrings_below(&spec.id, names.prefix(spec.id.as_str()));
+    }
     let named = shared.ledger.snapshot().and_then(|view| view.tenants(None, usize::MAX)).map_err(local)?.len();
     if shared.keys.tenants.len().saturating_sub(named) >= FEW {
         return Ok(None);
     }
     let version = shared.keys.version.saturating_add(1);
-    let names = KeyringNames::new(master);
     let looks = shared.fleet.providers().iter().map(async |spec| look(master, &names, &shared.fleet, &spec.id, version).await);
     let mut begun: Option<Keyring> = None;
     for answer in join_all(looks).await {

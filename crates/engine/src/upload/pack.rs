@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diaspore_block::geometry::{max_payload, shard_len_for};
-use diaspore_block::id::{BucketId, ChunkId, TenantId};
+use diaspore_block::id::{BlockId, BucketId, ChunkId, TenantId};
 use diaspore_block::limits::BULK_SEGMENT_LOG2;
 use diaspore_block::record::{ChunkEntry, Encoding};
 use diaspore_block::section::PayloadBuilder;
@@ -22,7 +22,7 @@ const MOST_PAYLOAD: usize = 12 << 20;
 const STEP_BYTES: usize = 2 << 20;
 
 /// Chunks of one upload on their way into one block.
-pub(super) struct Packer {
+pub(crate) struct Packer {
     slot: BulkSlot,
     payload: PayloadBuilder,
     chunks: Vec<ChunkEntry>,
@@ -33,7 +33,7 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Opens a block. Waits for memory while holding none.
-    pub(super) async fn open(shared: &Arc<Shared>, tenant: TenantId) -> Result<Self, Error> {
+    pub(crate) async fn open(shared: &Arc<Shared>, tenant: TenantId) -> Result<Self, Error> {
         let slot = open_bulk(shared)?;
         let most = max_payload(slot.geometry.k()).min(MOST_PAYLOAD);
         let memory = Arc::clone(&shared.data.blocks);
@@ -52,13 +52,18 @@ impl Packer {
         (self.slot.geometry.k(), self.slot.geometry.n(), self.slot.shrunk)
     }
 
+    /// Id of the block to be.
+    pub(crate) fn block(&self) -> BlockId {
+        self.slot.position.block
+    }
+
     /// Whether nothing was put in.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
     /// Takes a chunk in; false when it does not fit any more or memory is short.
-    pub(super) fn put(&mut self, bucket: BucketId, id: ChunkId, encoding: Encoding, plain_len: u32, stored: &[u8]) -> Result<bool, Error> {
+    pub(crate) fn put(&mut self, bucket: BucketId, id: ChunkId, encoding: Encoding, plain_len: u32, stored: &[u8]) -> Result<bool, Error> {
         let sealed = self.payload.len() + stored.len() + stored.len() / 1024;
         if stored.len() as u64 > self.payload.room() || !self.memory.afford(&mut self.buffers, sealed, STEP_BYTES) {
             // A chunk that does not fit an empty block would never fit.
@@ -71,7 +76,7 @@ impl Packer {
     }
 
     /// Seals the block and sends it off.
-    pub(super) fn seal(self, shared: &Arc<Shared>) -> Result<BulkHandle, Error> {
+    pub(crate) fn seal(self, shared: &Arc<Shared>) -> Result<BulkHandle, Error> {
         let Self { slot, payload, chunks, mut buffers, .. } = self;
         let sealed = payload.seal(&slot.position, &shared.keys, &mut shared.rng()).map_err(sealing)?;
         buffers.payload = sealed.bytes;

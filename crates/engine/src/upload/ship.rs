@@ -173,7 +173,8 @@ async fn commit(shared: &Arc<Shared>, caller: &Caller, added: Vec<BulkAdded>) ->
     }
 }
 
-fn record(caller: &Caller, added: BulkAdded) -> NewRecord {
+/// The record of a bulk block at its class.
+pub(crate) fn record(caller: &Caller, added: BulkAdded) -> NewRecord {
     NewRecord {
         tenant: caller.tenant,
         principal: caller.principal,

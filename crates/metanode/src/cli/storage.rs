@@ -38,6 +38,8 @@ pub(crate) enum Distributed {
         #[arg(long, default_value_t = 600)]
         timeout_s: u64,
     },
+    /// Delete what no blob names any more, and say what else lies at the providers. Prints its cost first.
+    Gc(Gc),
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
     Recover(Recover),
     /// How likely blocks are lost under stated rates: a formula and a simulation side by side. A model, not a promise; asks nobody.
@@ -133,6 +135,32 @@ pub(crate) struct Start {
     /// Keep keys and log recoverable from the providers. The commit log lives there, so it cannot be off.
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     pub(crate) backup_enabled: bool,
+}
+
+/// `metanode storage distributed gc`.
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Delete at once: no grace time of a day, no budget of requests.
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Empty blocks until at most this share of bytes is dead, for example 5%, whatever it costs. Default: only where more than half is dead and moving the
+    /// rest costs less than keeping it for six months.
+    #[arg(long, value_name = "PERCENT", value_parser = permille)]
+    pub(crate) max_dead: Option<u64>,
+    /// Wait for the end, and say what came of it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Only say what would be done and what it costs.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `5%` or `2.5%`, in a thousand.
+fn permille(text: &str) -> Result<u64, String> {
+    let (whole, tenths) = text.trim_end_matches('%').split_once('.').unwrap_or((text.trim_end_matches('%'), "0"));
+    let parsed = whole.parse::<u64>().ok().zip(tenths.parse::<u64>().ok()).filter(|(whole, _)| *whole <= 100 && tenths.len() == 1);
+    let value = parsed.map(|(whole, tenths)| whole * 10 + tenths).filter(|permille| *permille <= 1000);
+    value.ok_or_else(|| "a percentage from 0% to 100%, with at most one digit behind the point".to_owned())
 }
 
 /// `metanode storage distributed recover`.

@@ -26,6 +26,8 @@ pub(crate) struct Fixture {
     pub(crate) engine: Engine,
     pub(crate) stores: Vec<HostileStore>,
     caller: Caller,
+    keys: Arc<Keyring>,
+    disk: MemoryMedium,
 }
 
 pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
@@ -34,7 +36,7 @@ pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
     data
 }
 
-pub(super) fn compressible(len: usize) -> Vec<u8> {
+pub(crate) fn compressible(len: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(len + 64);
     let mut line = 0_u64;
     while data.len() < len {
@@ -47,12 +49,12 @@ pub(super) fn compressible(len: usize) -> Vec<u8> {
     data
 }
 
-pub(super) fn body(data: &[u8]) -> BodyStream {
+pub(crate) fn body(data: &[u8]) -> BodyStream {
     let pieces: Vec<_> = data.chunks(300_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     Box::pin(futures::stream::iter(pieces))
 }
 
-pub(super) async fn whole(body: BlobStream) -> Result<Vec<u8>, Error> {
+pub(crate) async fn whole(body: BlobStream) -> Result<Vec<u8>, Error> {
     body.try_fold(Vec::new(), async |mut all, piece| {
         all.extend_from_slice(&piece);
         Ok(all)
@@ -71,58 +73,73 @@ impl Fixture {
             keys = keys.with_tenant(tenant, tenant_keys).unwrap();
         }
         let stores: Vec<_> = (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
+        let disk = MemoryMedium::new();
+        let engine = Self::engine(&keys, &stores, &disk, entropy).await;
+        let tenant = engine.create_tenant("t").await.unwrap().id;
+        let caller = Caller { tenant, principal: PrincipalId::NIL };
+        engine.create_bucket(&caller, "bucket").await.unwrap();
+        Self { engine, stores, caller, keys: Arc::new(keys), disk }
+    }
+
+    async fn engine(keys: &Keyring, stores: &[HostileStore], disk: &MemoryMedium, entropy: Arc<SeededEntropy>) -> Engine {
         let members = stores.iter().map(|store| {
             let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
             (spec, Arc::new(store.clone()) as _)
         });
         let fleet = Fleet::from_stores(members.collect(), FleetOptions::default());
-        let ledger = Ledger::open(MemoryMedium::new(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
+        let ledger = Ledger::open(disk.clone(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
         let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
         let profile = Profile { linger_ms: 0, ..Profile::default() };
-        let engine = Engine::start(EngineConfig::new(profile), Arc::new(keys), fleet, ledger, clock, entropy).await.unwrap();
-        let tenant = engine.create_tenant("t").await.unwrap().id;
-        let caller = Caller { tenant, principal: PrincipalId::NIL };
-        engine.create_bucket(&caller, "bucket").await.unwrap();
-        Self { engine, stores, caller }
+        let keys = Arc::new(keys.duplicate().unwrap());
+        Engine::start(EngineConfig::new(profile), keys, fleet, ledger, clock, entropy).await.unwrap()
+    }
+
+    /// The process ends without a word and starts again on what its disk had synced.
+    pub(crate) async fn restart(self) -> Self {
+        self.engine.abort();
+        let disk = self.disk.crash();
+        let entropy = Arc::new(SeededEntropy::new(43));
+        let engine = Self::engine(&self.keys, &self.stores, &disk, entropy).await;
+        Self { engine, disk, ..self }
     }
 
     pub(crate) async fn put(&self, key: &[u8], data: &[u8]) -> Result<PutOutcome, Error> {
         self.put_with(key, data, PutOptions::default()).await
     }
 
-    pub(super) async fn put_with(&self, key: &[u8], data: &[u8], options: PutOptions) -> Result<PutOutcome, Error> {
+    pub(crate) async fn put_with(&self, key: &[u8], data: &[u8], options: PutOptions) -> Result<PutOutcome, Error> {
         self.put_stream(key, options, body(data)).await
     }
 
-    pub(super) async fn put_stream(&self, key: &[u8], options: PutOptions, body: BodyStream) -> Result<PutOutcome, Error> {
+    pub(crate) async fn put_stream(&self, key: &[u8], options: PutOptions, body: BodyStream) -> Result<PutOutcome, Error> {
         self.engine.put_blob(&self.caller, "bucket", key, options, body).await
     }
 
-    pub(super) async fn engine_get(&self, key: &[u8], options: &GetOptions) -> Result<GetOutcome, Error> {
+    pub(crate) async fn engine_get(&self, key: &[u8], options: &GetOptions) -> Result<GetOutcome, Error> {
         self.engine.get_blob(&self.caller, "bucket", key, options).await
     }
 
-    pub(super) async fn open(&self, key: &[u8], range: Option<ByteRange>) -> Result<GetOutcome, Error> {
+    pub(crate) async fn open(&self, key: &[u8], range: Option<ByteRange>) -> Result<GetOutcome, Error> {
         self.engine_get(key, &GetOptions { range, version: None }).await
     }
 
-    pub(super) async fn read(&self, key: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn read(&self, key: &[u8]) -> Result<Vec<u8>, Error> {
         whole(self.open(key, None).await?.body).await
     }
 
-    pub(super) async fn range(&self, key: &[u8], range: ByteRange) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn range(&self, key: &[u8], range: ByteRange) -> Result<Vec<u8>, Error> {
         whole(self.open(key, Some(range)).await?.body).await
     }
 
-    pub(super) async fn head(&self, key: &[u8]) -> Result<BlobInfo, Error> {
+    pub(crate) async fn head(&self, key: &[u8]) -> Result<BlobInfo, Error> {
         self.engine.head_blob(&self.caller, "bucket", key, &GetOptions::default()).await
     }
 
-    pub(super) async fn delete(&self, key: &[u8], condition: Precondition, token: Option<Idempotency>) -> Result<Seq, Error> {
+    pub(crate) async fn delete(&self, key: &[u8], condition: Precondition, token: Option<Idempotency>) -> Result<Seq, Error> {
         self.engine.delete_blob(&self.caller, "bucket", key, condition, token).await
     }
 
-    pub(super) async fn list(&self, options: &ListOptions) -> Result<ListPage, Error> {
+    pub(crate) async fn list(&self, options: &ListOptions) -> Result<ListPage, Error> {
         self.engine.list_blobs(&self.caller, "bucket", options).await
     }
 
@@ -132,23 +149,23 @@ impl Fixture {
     }
 
     /// Empties the memory tier, so that reads reach the providers.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.engine.shared().data.cache.clear();
         self.engine.shared().data.leaves.clear();
     }
 
     /// Providers that are known to have given wrong bytes lately.
-    pub(super) fn liars(&self) -> Vec<usize> {
+    pub(crate) fn liars(&self) -> Vec<usize> {
         let fleet = &self.engine.shared().fleet;
         let lies = |store: &HostileStore| fleet.health(&ProviderId::new(store.name()).unwrap()).is_some_and(|health| health.lying);
         (0..self.stores.len()).filter(|index| lies(&self.stores[*index])).collect()
     }
 
-    pub(super) fn gets(&self) -> u64 {
+    pub(crate) fn gets(&self) -> u64 {
         self.stores.iter().map(|store| store.requests(Op::Get)).sum()
     }
 
-    pub(super) fn stored_bytes(&self) -> u64 {
+    pub(crate) fn stored_bytes(&self) -> u64 {
         self.stores.iter().flat_map(HostileStore::objects).map(|(_, bytes)| bytes.len() as u64).sum()
     }
 }

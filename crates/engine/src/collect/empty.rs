@@ -1,0 +1,215 @@
+//! Emptying blocks that are mostly dead: their live chunks are written again as they are stored, into new blocks of the same tenant.
+//!
+//! Nothing is decompressed or compressed; the bytes are opened under the old section's key and sealed under the tenant's present one. A block
+//! counts as empty only when every new block that took something of it has all n shards and each of them was read back whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, TenantId};
+use diaspore_block::record::BulkAdded;
+use diaspore_ledger::{BlockEntry, ChunkPlace};
+use tokio::time::Instant;
+
+use super::keep::Pins;
+use super::mark::{Roots, prefix};
+use crate::api::{Caller, Class, Error, ErrorKind};
+use crate::commit::CommitRequest;
+use crate::namespace::local;
+use crate::read;
+use crate::scatter::BulkHandle;
+use crate::shards::{Depth, Place, survey};
+use crate::shared::Shared;
+use crate::upload::{Packer, bulk_record};
+use crate::world::cpu;
+
+/// Blocks emptied together, so that the last new one of a group is well filled.
+const GROUP: usize = 32;
+/// Chunks read at once: about 8 MiB.
+const AT_ONCE: usize = 32;
+/// Longest wait for all n shards of the new blocks. Later they are complete as well, but what they replace stays until the next collection.
+const SETTLES_WITHIN: Duration = Duration::from_mins(5);
+/// Longest wait for the record of the new blocks.
+const RECORD_DEADLINE: Duration = Duration::from_mins(2);
+
+/// A live chunk and where it lies now.
+#[derive(Debug, Clone)]
+struct Survivor {
+    bucket: BucketId,
+    id: ChunkId,
+    place: ChunkPlace,
+}
+
+/// Blocks to be emptied together, with what lives in them.
+#[derive(Debug, Default)]
+pub(super) struct Move {
+    blocks: BTreeSet<BlockId>,
+    survivors: BTreeMap<TenantId, Vec<Survivor>>,
+}
+
+/// What became of one group.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    pub(super) emptied: Vec<BlockId>,
+    pub(super) bytes: u64,
+    pub(super) new_blocks: u64,
+}
+
+/// Sorts what lives in `blocks` by tenant, into groups. Walks once over the blobs of the buckets concerned.
+pub(super) async fn plan(shared: &Arc<Shared>, roots: &Roots, blocks: &[BlockId]) -> Result<Vec<Move>, Error> {
+    let mut residents: BTreeMap<BucketId, Vec<Survivor>> = BTreeMap::new();
+    for block in blocks {
+        for (bucket, id) in roots.view.contents(*block).map_err(local)? {
+            let place = roots.view.chunk(bucket, &id).map_err(local)?.filter(|place| place.block == *block);
+            residents.entry(bucket).or_default().extend(place.map(|place| Survivor { bucket, id, place }));
+        }
+    }
+    let mut alive: BTreeMap<BlockId, Vec<Survivor>> = BTreeMap::new();
+    for (bucket, found) in residents {
+        let mut named: BTreeMap<u64, bool> = found.iter().map(|survivor| (prefix(&survivor.id), false)).collect();
+        let mark = |id: &ChunkId| {
+            if let Some(live) = named.get_mut(&prefix(id)) {
+                *live = true;
+            }
+        };
+        Box::pin(roots.each_chunk(shared, bucket, mark)).await?;
+        for survivor in found.into_iter().filter(|survivor| named.get(&prefix(&survivor.id)) == Some(&true)) {
+            alive.entry(survivor.place.block).or_default().push(survivor);
+        }
+    }
+    let mut moves: Vec<Move> = Vec::new();
+    let mut open: BTreeMap<TenantId, Move> = BTreeMap::new();
+    for block in blocks {
+        let Some(entry) = roots.view.block(*block).map_err(local)? else { continue };
+        let mut survivors: BTreeMap<TenantId, Vec<Survivor>> = BTreeMap::new();
+        for survivor in alive.remove(block).unwrap_or_default() {
+            let section = entry.facts.sections.get(usize::from(survivor.place.section));
+            let tenant =
+                section.map(|section| section.tenant).ok_or_else(|| Error::new(ErrorKind::IntegrityViolation, "a chunk in no section"))?;
+            survivors.entry(tenant).or_default().push(survivor);
+        }
+        let tenant = survivors.keys().next().copied().unwrap_or(TenantId::SYSTEM);
+        if survivors.len() > 1 {
+            // A block of several tenants goes alone: it is empty when all of them have moved out.
+            moves.push(Move { blocks: BTreeSet::from([*block]), survivors });
+            continue;
+        }
+        let group = open.entry(tenant).or_default();
+        group.blocks.insert(*block);
+        group.survivors.entry(tenant).or_default().extend(survivors.into_values().flatten());
+        if group.blocks.len() >= GROUP {
+            moves.extend(open.remove(&tenant));
+        }
+    }
+    moves.extend(open.into_values());
+    Ok(moves)
+}
+
+/// Carries one group out.
+///
+/// # Errors
+/// When something of it could not be read, stored, settled or read back: none of its blocks may be condemned then.
+pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved, Error> {
+    let mut moved = Moved { emptied: group.blocks.into_iter().collect(), ..Moved::default() };
+    for (tenant, mut survivors) in group.survivors {
+        let mut writer = Writer { shared: Arc::clone(shared), tenant, open: None, sent: Vec::new(), pins: shared.keep.pins() };
+        survivors.sort_by_key(|survivor| (survivor.place.block, survivor.place.section, survivor.place.offset));
+        for run in survivors.chunk_by(|a, b| (a.place.block, a.place.section) == (b.place.block, b.place.section)) {
+            moved.bytes += move_out(shared, run, &mut writer).await?;
+        }
+        for entry in &writer.finish().await? {
+            moved.new_blocks += 1;
+            read_back(shared, entry).await?;
+        }
+    }
+    Ok(moved)
+}
+
+/// Chunks of one section of one block. Gives their stored bytes.
+async fn move_out(shared: &Arc<Shared>, run: &[Survivor], writer: &mut Writer) -> Result<u64, Error> {
+    let Some(first) = run.first() else { return Ok(0) };
+    let block = shared.ledger.snapshot().and_then(|view| view.block(first.place.block)).map_err(local)?;
+    let block = Arc::new(block.ok_or_else(|| Error::new(ErrorKind::Internal, "a block vanished while it was being emptied"))?);
+    let mut bytes = 0;
+    // A few at a time: what is read stays in memory until it is in a block.
+    for some in run.chunks(AT_ONCE) {
+        let places: Vec<_> = some.iter().map(|survivor| (survivor.id, survivor.place.clone())).collect();
+        for (survivor, stored) in some.iter().zip(read::stored(shared, &block, first.place.section, &places).await?) {
+            bytes += stored.len() as u64;
+            writer.put(survivor, &stored).await?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// New blocks of one tenant.
+struct Writer {
+    shared: Arc<Shared>,
+    tenant: TenantId,
+    open: Option<Packer>,
+    sent: Vec<BulkHandle>,
+    pins: Pins,
+}
+
+impl Writer {
+    async fn put(&mut self, survivor: &Survivor, stored: &Bytes) -> Result<(), Error> {
+        let place = &survivor.place;
+        for _ in 0..2 {
+            if let Some(packer) = &mut self.open
+                && packer.put(survivor.bucket, survivor.id, place.encoding, place.plain_len, stored)?
+            {
+                return Ok(());
+            }
+            self.send()?;
+            let packer = Packer::open(&self.shared, self.tenant).await?;
+            self.pins.own(packer.block());
+            self.open = Some(packer);
+        }
+        Err(Error::new(ErrorKind::NotAccepted, "there is no memory for another block now"))
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        let Some(packer) = self.open.take().filter(|packer| !packer.is_empty()) else { return Ok(()) };
+        let handle = cpu(|| packer.seal(&self.shared))?;
+        self.sent.push(handle);
+        Ok(())
+    }
+
+    /// Waits until the blocks are in the log, with all their shards.
+    async fn finish(mut self) -> Result<Vec<BlockEntry>, Error> {
+        self.send()?;
+        let mut added: Vec<BulkAdded> = Vec::new();
+        for handle in &mut self.sent {
+            added.push(handle.quorum().await?);
+        }
+        let shared = self.shared;
+        let caller = Caller { tenant: self.tenant, principal: PrincipalId::NIL };
+        let bulk: Vec<BlockId> = added.iter().map(|added| added.block).collect();
+        let records = added.into_iter().map(|added| bulk_record(&caller, added)).collect();
+        let request = CommitRequest { records, chunks: Vec::new(), class: Class::Quorum, bulk: bulk.clone(), hold: Box::new(self.pins) };
+        let committed = shared.committer.submit(request, Instant::now() + RECORD_DEADLINE).await?;
+        let settled = tokio::time::timeout(SETTLES_WITHIN, shared.settlement.wait(committed.seq)).await;
+        settled
+            .map_err(|_| Error::new(ErrorKind::TooFewDomains, "the blocks that chunks moved to did not get all their shards in time"))?;
+        let view = shared.ledger.snapshot().map_err(local)?;
+        let entry =
+            |id: &BlockId| view.block(*id).map_err(local)?.ok_or_else(|| Error::new(ErrorKind::Internal, "a new block is not known"));
+        bulk.iter().map(entry).collect()
+    }
+}
+
+/// Every shard of a block, whole, from the providers.
+async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(), Error> {
+    let facts = &entry.facts;
+    let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
+    let survey = survey(shared, place, Depth::Whole, Some(facts.geometry.n())).await;
+    let whole: BTreeSet<u8> =
+        survey.seen.iter().filter(|seen| seen.header.manifest().hash() == facts.manifest_hash).map(|seen| seen.header.index()).collect();
+    if whole.len() < usize::from(facts.geometry.n()) {
+        let text = format!("{} of {} shards of a new block could be read back", whole.len(), facts.geometry.n());
+        return Err(Error::new(ErrorKind::DataUnavailable, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! What lies at the providers and is no part of the log: leftovers of writes that came to nothing, PUTs that landed after the DELETE, and
+//! what others put there.
+//!
+//! The names of a dead incarnation's blocks can be made again, counter by counter, and held against the listing. An object that is found
+//! under one of them, whose header opens for exactly that place, is ours and dead. Everything else is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::id::{Attempt, Counter, IncarnationId};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::name::{ObjectName, ShardAddress};
+use diaspore_ledger::Snapshot;
+use diaspore_policy::ProviderId;
+use diaspore_provider::Deadline;
+
+use super::allowance::Allowance;
+use super::inventory::{self, Index, Listed};
+use super::sweep::targets;
+use crate::api::Error;
+use crate::namespace::local;
+use crate::shards::{Depth, Look, Place, look};
+use crate::shared::Shared;
+use crate::world::cpu;
+
+/// Unexpected names looked into per provider and sweep; the next goes on.
+const MOST: usize = 100_000;
+/// Counters tried beyond the last one that the map or the listing shows of an incarnation.
+const BEYOND: u64 = 1 << 16;
+/// Counters tried between two points where others may run.
+const STRIDE: u64 = 4096;
+const PAGE: usize = 1000;
+
+/// What was found at one provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Found {
+    /// Whether it listed what it has.
+    pub listed: bool,
+    /// Whether that was all: else there is too much to count what lies outside our own folders.
+    pub whole: bool,
+    /// Objects of blocks that are part of the log.
+    pub known: u64,
+    /// Claims, heads and keyring copies.
+    pub control: u64,
+    /// Objects of writes that are under way, or that this incarnation left: its successor will know.
+    pub pending: u64,
+    /// Objects of this deployment that are part of nothing.
+    pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
+    /// Orphans that were deleted; the others have to be seen once more, a grace time later.
+    pub deleted: u64,
+    /// Objects that are not this deployment's, or cannot be told to be. They are never touched.
+    pub foreign: u64,
+    /// Their bytes.
+    pub foreign_bytes: u64,
+}
+
+/// Looks through every provider and deletes what is certainly dead and was seen `grace` ago.
+pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &Allowance) -> Result<BTreeMap<String, Found>, Error> {
+    let mut all = BTreeMap::new();
+    let past = Past::of(shared)?;
+    for provider in targets(shared)? {
+        let found = Box::pin(at(shared, &provider, &past, grace, allowance)).await?;
+        all.insert(provider.to_string(), found);
+    }
+    Ok(all)
+}
+
+async fn at(shared: &Arc<Shared>, provider: &ProviderId, past: &Past, grace: Duration, allowance: &Allowance) -> Result<Found, Error> {
+    let mut found = Found::default();
+    let mut unexpected: BTreeMap<u64, (ObjectName, u64)> = BTreeMap::new();
+    // The listing first: whatever it shows that is part of the log by then is in the newer state that it is held against.
+    let mut listed: Vec<(ObjectName, u64)> = Vec::new();
+    let blank = Index::none();
+    let whole = inventory::list(shared, provider, &blank, allowance, |_, size, what| match what {
+        Listed::Control => found.control += 1,
+        Listed::Foreign => {
+            found.foreign += 1;
+            found.foreign_bytes += size;
+        }
+        Listed::Unexpected(name) => listed.push((name, size)),
+        Listed::Block(_) => (),
+    })
+    .await;
+    let Ok(whole) = whole else { return Ok(found) };
+    (found.listed, found.whole) = (true, whole);
+    let view = shared.ledger.snapshot().map_err(local)?;
+    let index = Index::of(shared, &view, provider).await?;
+    for (name, size) in listed {
+        if index.knows(&name) {
+            found.known += 1;
+        } else if unexpected.len() < MOST {
+            unexpected.insert(inventory::short(&name), (name, size));
+        } else {
+            found.whole = false;
+        }
+    }
+    if !unexpected.is_empty() {
+        let places = identify(shared, &view, provider, past, &mut unexpected).await?;
+        for (place, name, size) in places {
+            if !past.dead.contains(&place.incarnation) {
+                found.pending += 1;
+                continue;
+            }
+            allowance.take(2).await;
+            if !is_ours(shared, provider, place).await {
+                unexpected.insert(inventory::short(&name), (name, size));
+                continue;
+            }
+            found.orphans += 1;
+            found.orphan_bytes += size;
+            let since = shared.collector.first_seen(provider, &name, shared.clock.now());
+            let old = u128::from(shared.clock.now().0.saturating_sub(since.0)) >= grace.as_millis();
+            if old && shared.fleet.delete(provider, name.as_str(), Deadline::control()).await.is_ok() {
+                found.deleted += 1;
+                shared.collector.forget_seen(provider, &name);
+            }
+        }
+    }
+    found.foreign += unexpected.len() as u64;
+    found.foreign_bytes += unexpected.values().map(|(_, size)| size).sum::<u64>();
+    Ok(found)
+}
+
+/// The incarnations that this deployment ever had.
+struct Past {
+    all: BTreeSet<IncarnationId>,
+    /// Those that can bring nothing into the log any more: all below ours, once everything up to our decision is settled. Before that, what
+    /// they left may still be needed to read what was carried over.
+    dead: BTreeSet<IncarnationId>,
+}
+
+impl Past {
+    fn of(shared: &Shared) -> Result<Self, Error> {
+        let view = shared.ledger.snapshot().map_err(local)?;
+        let chain = view.chain().map_err(local)?;
+        let own = (shared.writer.epoch, shared.writer.incarnation);
+        let decided = chain.iter().rev().find(|entry| entry.incarnation == own.1).map(|entry| entry.seq);
+        let is_settled = decided.is_some_and(|decision| shared.settlement.settled_through() >= decision);
+        let claimed = shared.fence.book().ranks().into_iter().filter(|rank| *rank <= own).map(|(_, incarnation)| incarnation);
+        let noted = view.incarnations().map_err(local)?.into_iter().map(|note| note.incarnation);
+        let ruled = chain.into_iter().flat_map(|entry| [Some(entry.incarnation), entry.predecessor.map(|(before, _)| before)]).flatten();
+        let all: BTreeSet<IncarnationId> = claimed.chain(noted).chain(ruled).chain([own.1]).collect();
+        let dead = all.iter().copied().filter(|incarnation| is_settled && *incarnation != own.1).collect();
+        Ok(Self { all, dead })
+    }
+}
+
+/// Finds the places that the unexpected names stand for, and takes those names out.
+async fn identify(
+    shared: &Shared,
+    view: &Snapshot,
+    provider: &ProviderId,
+    past: &Past,
+    unexpected: &mut BTreeMap<u64, (ObjectName, u64)>,
+) -> Result<Vec<(Place, ObjectName, u64)>, Error> {
+    let mut last: BTreeMap<(IncarnationId, u8), u64> = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let batch = view.blocks(after, PAGE).map_err(local)?;
+        let Some(newest) = batch.last() else { break };
+        after = Some(newest.facts.id);
+        for entry in &batch {
+            let highest = last.entry((entry.facts.incarnation, entry.facts.kind.name_class())).or_default();
+            *highest = (*highest).max(entry.facts.counter.0);
+        }
+    }
+    let mut places = Vec::new();
+    for incarnation in &past.all {
+        for kind in [BlockKind::Bulk, BlockKind::Commit] {
+            let mut end = last.get(&(*incarnation, kind.name_class())).map_or(0, |highest| highest + 1).saturating_add(BEYOND);
+            let mut from = 0;
+            while from < end && !unexpected.is_empty() {
+                let to = end.min(from + STRIDE);
+                cpu(|| {
+                    for counter in from..to {
+                        let place = Place { kind, incarnation: *incarnation, counter: Counter(counter), attempt: Attempt(0) };
+                        let name = shared.names.shard(&address(place, provider));
+                        let met = unexpected.get(&inventory::short(&name)).is_some_and(|(listed, _)| *listed == name);
+                        if met && let Some((name, size)) = unexpected.remove(&inventory::short(&name)) {
+                            places.push((place, name, size));
+                            end = end.max(counter.saturating_add(BEYOND));
+                        }
+                    }
+                });
+                from = to;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    Ok(places)
+}
+
+fn address(place: Place, provider: &ProviderId) -> ShardAddress<'_> {
+    ShardAddress {
+        provider: provider.as_str(),
+        kind: place.kind,
+        incarnation: place.incarnation,
+        counter: place.counter,
+        attempt: place.attempt,
+    }
+}
+
+/// Whether the object is a shard of this deployment for exactly this place.
+async fn is_ours(shared: &Shared, provider: &ProviderId, place: Place) -> bool {
+    matches!(look(shared, place, provider, Depth::Header).await, Look::Seen(_))
+}

@@ -1,0 +1,342 @@
+//! Collections over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::api::Precondition;
+use crate::api::{BodyStream, PutOptions};
+use crate::blob::tests::fixture::{Fixture, body, random, whole};
+
+const MIB: usize = 1 << 20;
+const NOW: Asked = Asked { now: true, max_dead_permille: None, dry_run: false };
+
+impl Fixture {
+    async fn gone(&self, key: &[u8]) {
+        self.delete(key, Precondition::None, None).await.unwrap();
+    }
+
+    async fn collect(&self, asked: Asked) -> Collected {
+        collect(&self.engine.shared(), asked).await.unwrap()
+    }
+
+    fn deletes(&self) -> u64 {
+        self.stores.iter().map(|store| store.requests(Op::Delete)).sum()
+    }
+
+    fn block_of(&self, key: &[u8]) -> BTreeSet<BlockId> {
+        let shared = self.engine.shared();
+        let view = shared.ledger.snapshot().unwrap();
+        let tenant = view.tenant_by_name("t").unwrap().unwrap().id;
+        let bucket = view.bucket(tenant, "bucket").unwrap().unwrap().id;
+        let blob = view.blob(bucket, key).unwrap().unwrap();
+        blob.content.refs.iter().map(|chunk| view.chunk(bucket, &chunk.id).unwrap().unwrap().block).collect()
+    }
+}
+
+/// A body whose pieces come when the test sends them.
+fn piecemeal() -> (mpsc::UnboundedSender<Bytes>, BodyStream) {
+    let (pieces, mut arriving) = mpsc::unbounded_channel::<Bytes>();
+    let stream = futures::stream::poll_fn(move |cx| arriving.poll_recv(cx)).map(Ok);
+    (pieces, Box::pin(stream))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_blob_names_goes_and_the_rest_stays() {
+    let fx = Fixture::start(5).await;
+    let (stays, goes) = (random(9 * MIB, 1), random(30 * MIB, 2));
+    fx.put(b"stays", &stays).await.unwrap();
+    fx.settle().await;
+    let alone = fx.stored_bytes();
+    fx.put(b"goes", &goes).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"goes").await;
+    let dry = fx.collect(Asked { dry_run: true, ..NOW }).await;
+    assert_eq!(fx.deletes(), 0, "a dry run touches nothing");
+    let report = fx.collect(NOW).await;
+    assert_eq!((report.dead_blocks, report.cost), (dry.dead_blocks, dry.cost));
+    assert!(report.dead_blocks >= 3 && report.condemned_blocks == report.dead_blocks, "{report:?}");
+    assert_eq!(report.swept.blocks, report.dead_blocks);
+    assert_eq!((report.swept.waiting, report.swept.failed.len(), report.swept.kept.len()), (0, 0, 0));
+    let left = fx.stored_bytes();
+    assert!(left < alone + alone / 20, "{left} bytes are stored, {alone} would do");
+    fx.forget();
+    assert_eq!(fx.read(b"stays").await.unwrap(), stays);
+    let again = fx.collect(NOW).await;
+    assert_eq!((again.dead_blocks, again.swept.blocks), (0, 0));
+    fx.put(b"goes", &goes).await.unwrap();
+    fx.forget();
+    assert_eq!(fx.read(b"goes").await.unwrap(), goes, "put again after it went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_in_flight_keeps_what_it_found() {
+    let fx = Fixture::start(5).await;
+    let data = random(24 * MIB, 3);
+    fx.put(b"first", &data).await.unwrap();
+    fx.settle().await;
+    let (pieces, stream) = piecemeal();
+    let upload = fx.put_stream(b"second", PutOptions::default(), stream);
+    tokio::pin!(upload);
+    for piece in data[..20 * MIB].chunks(MIB) {
+        pieces.send(Bytes::copy_from_slice(piece)).unwrap();
+    }
+    assert!(futures::poll!(&mut upload).is_pending());
+    // Most of the body was found to be stored already; the blob that stored it goes.
+    fx.gone(b"first").await;
+    fx.collect(NOW).await;
+    pieces.send(Bytes::copy_from_slice(&data[20 * MIB..])).unwrap();
+    drop(pieces);
+    upload.await.unwrap();
+    fx.forget();
+    assert!(fx.read(b"second").await.unwrap() == data);
+    fx.settle().await;
+    fx.collect(NOW).await;
+    fx.forget();
+    assert!(fx.read(b"second").await.unwrap() == data, "its own blocks and those it found are named by it now");
+}
+
+/// Blocks of a long upload are in the log before any blob names them.
+#[tokio::test(start_paused = true)]
+async fn an_upload_in_flight_keeps_its_own_blocks() {
+    let fx = Fixture::start(5).await;
+    let data = random(230 * MIB, 4);
+    let (pieces, stream) = piecemeal();
+    let upload = fx.put_stream(b"long", PutOptions::default(), stream);
+    tokio::pin!(upload);
+    for piece in data[..225 * MIB].chunks(MIB) {
+        pieces.send(Bytes::copy_from_slice(piece)).unwrap();
+    }
+    for _ in 0..2000 {
+        assert!(futures::poll!(&mut upload).is_pending());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let recorded = fx.engine.shared().ledger.snapshot().unwrap().totals().unwrap().bulk_blocks;
+    assert!(recorded >= 16, "{recorded}");
+    let report = fx.collect(NOW).await;
+    assert!(report.dead_blocks >= 16 && report.condemned_blocks == 0, "{report:?}");
+    pieces.send(Bytes::copy_from_slice(&data[225 * MIB..])).unwrap();
+    drop(pieces);
+    upload.await.unwrap();
+    fx.forget();
+    assert!(fx.read(b"long").await.unwrap() == data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_read_ends_well_although_its_blob_is_gone() {
+    let fx = Fixture::start(5).await;
+    let data = random(60 * MIB, 5);
+    fx.put(b"read", &data).await.unwrap();
+    fx.settle().await;
+    fx.forget();
+    let mut stream = fx.open(b"read", None).await.unwrap().body;
+    let first = stream.next().await.unwrap().unwrap();
+    fx.gone(b"read").await;
+    let report = fx.collect(NOW).await;
+    assert_eq!(report.condemned_blocks, 0, "what it reads is alive");
+    let rest = whole(stream).await.unwrap();
+    assert!([first.as_ref(), &rest].concat() == data);
+    let report = fx.collect(NOW).await;
+    assert!(report.swept.blocks >= 5, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_began_before_holds_condemned_blocks() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(9 * MIB, 6)).await.unwrap();
+    fx.put(b"other", &random(MIB / 2, 7)).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"goes").await;
+    let reading = fx.open(b"other", None).await.unwrap();
+    let report = fx.collect(NOW).await;
+    assert!(report.condemned_blocks > 0);
+    assert_eq!((report.swept.blocks, report.swept.waiting), (0, report.condemned_blocks), "it may have found a place in one of them");
+    assert_eq!(fx.deletes(), 0);
+    drop(reading);
+    let after = fx.open(b"other", None).await.unwrap();
+    assert_eq!(fx.collect(NOW).await.swept.blocks, report.condemned_blocks, "who came later cannot");
+    drop(after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_before_the_record_is_released() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(9 * MIB, 8)).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"goes").await;
+    fx.settle().await;
+    for store in &fx.stores[..2] {
+        store.set_faults(FaultPlan::from(Fault::always(Misbehaviour::Freeze).on(&[Op::Put])));
+    }
+    let shared = fx.engine.shared();
+    let collecting = collect(&shared, NOW);
+    tokio::pin!(collecting);
+    for _ in 0..200 {
+        assert!(futures::poll!(&mut collecting).is_pending());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(fx.deletes(), 0, "three of five hold the record: it may yet be void");
+    let block = *shared
+        .ledger
+        .snapshot()
+        .unwrap()
+        .blocks(None, 100)
+        .unwrap()
+        .iter()
+        .find(|e| e.facts.kind == BlockKind::Bulk)
+        .map(|e| &e.facts.id)
+        .unwrap();
+    assert!(shared.keep.is_nominated(block));
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::honest());
+    }
+    collecting.await.unwrap();
+    assert!(fx.deletes() > 0);
+    assert!(!shared.keep.is_nominated(block));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_condemned_is_never_found_again() {
+    let fx = Fixture::start(5).await;
+    let data = random(9 * MIB, 9);
+    fx.put(b"one", &data).await.unwrap();
+    fx.settle().await;
+    let before = fx.block_of(b"one");
+    fx.gone(b"one").await;
+    // Condemned, and the grace time runs.
+    let report = fx.collect(Asked::default()).await;
+    assert_eq!((report.condemned_blocks, report.swept.blocks), (before.len() as u64, 0));
+    fx.put(b"two", &data).await.unwrap();
+    assert!(before.is_disjoint(&fx.block_of(b"two")), "it was stored again");
+    fx.settle().await;
+    let report = fx.collect(NOW).await;
+    assert_eq!(report.swept.blocks, before.len() as u64);
+    fx.forget();
+    assert!(fx.read(b"two").await.unwrap() == data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_down_or_keeps_objects_holds_the_block() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(9 * MIB, 10)).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"goes").await;
+    fx.settle().await;
+    fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Delete])));
+    fx.stores[1].set_faults(FaultPlan::from(Fault::always(Misbehaviour::DroppedWrite).on(&[Op::Delete])));
+    let report = fx.collect(NOW).await;
+    assert_eq!(report.swept.blocks, 0);
+    assert_eq!(report.swept.failed.keys().collect::<Vec<_>>(), ["p0"]);
+    assert_eq!(report.swept.kept.keys().collect::<Vec<_>>(), ["p1"]);
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::honest());
+    }
+    assert_eq!(fx.collect(NOW).await.swept.blocks, report.condemned_blocks);
+}
+
+/// Of every block most goes: what stays takes as little as if only it had ever been stored.
+#[tokio::test(start_paused = true)]
+async fn after_emptying_the_providers_hold_what_a_fresh_store_would() {
+    let fx = Fixture::start(5).await;
+    let fresh = Fixture::start(5).await;
+    let mut left = Vec::new();
+    for index in 0..6_u8 {
+        let data = random(24 * MIB, 100 + u64::from(index));
+        // Pieces of each of its blocks, found to be stored already.
+        let picked = [&data[..2 * MIB], &data[10 * MIB..12 * MIB], &data[20 * MIB..22 * MIB]].concat();
+        fx.put(format!("{index}").as_bytes(), &data).await.unwrap();
+        fx.put(format!("{index} picked").as_bytes(), &picked).await.unwrap();
+        fresh.put(format!("{index} picked").as_bytes(), &picked).await.unwrap();
+        left.push(picked);
+    }
+    fx.settle().await;
+    fresh.settle().await;
+    for index in 0..6_u8 {
+        fx.gone(format!("{index}").as_bytes()).await;
+    }
+    fx.settle().await;
+    let report = fx.collect(Asked { max_dead_permille: Some(50), ..NOW }).await;
+    assert!(report.sparse_blocks > 6 && report.failed_moves == 0, "{report:?}");
+    for (index, data) in left.iter().enumerate() {
+        fx.forget();
+        assert!(fx.read(format!("{index} picked").as_bytes()).await.unwrap() == *data);
+    }
+    let (now, ideal) = (fx.stored_bytes(), fresh.stored_bytes());
+    assert!(now * 100 <= ideal * 105, "{now} bytes are stored, a fresh store has {ideal}: {report:?}");
+    let again = fx.collect(Asked { max_dead_permille: Some(50), ..NOW }).await;
+    assert!((again.held_bytes - again.live_bytes) * 20 <= again.held_bytes, "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sparse_block_is_emptied_and_what_lived_in_it_reads_on() {
+    let fx = Fixture::start(5).await;
+    let data = random(24 * MIB, 11);
+    fx.put(b"whole", &data).await.unwrap();
+    fx.settle().await;
+    // The same chunks but for the middle: the second blob shares the beginning and the end of the first.
+    let ends: Vec<u8> = [&data[..2 * MIB], &random(MIB, 12), &data[22 * MIB..]].concat();
+    fx.put(b"ends", &ends).await.unwrap();
+    fx.settle().await;
+    let before = fx.block_of(b"ends");
+    fx.gone(b"whole").await;
+    fx.forget();
+    let mut reading = fx.open(b"ends", None).await.unwrap().body;
+    let first = reading.next().await.unwrap().unwrap();
+    let report = fx.collect(Asked { max_dead_permille: Some(50), ..NOW }).await;
+    assert!(report.sparse_blocks >= 1 && report.new_blocks >= 1 && report.failed_moves == 0, "{report:?}");
+    assert_eq!(report.swept.blocks, 0, "a reader that began before may still ask the old blocks");
+    let rest = whole(reading).await.unwrap();
+    assert!([first.as_ref(), &rest].concat() == ends);
+    assert!(fx.collect(NOW).await.swept.blocks >= 1);
+    assert!(!fx.block_of(b"ends").is_superset(&before));
+    fx.forget();
+    assert!(fx.read(b"ends").await.unwrap() == ends);
+    assert_eq!(body(&ends).count().await, ends.len().div_ceil(300_000));
+}
+
+/// Foreign objects are counted and stay; what a PUT that lands late brings back after its block was erased goes, once another incarnation rules.
+#[tokio::test(start_paused = true)]
+async fn orphans_go_and_foreign_objects_stay() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(9 * MIB, 13)).await.unwrap();
+    fx.put(b"stays", &random(9 * MIB, 14)).await.unwrap();
+    fx.settle().await;
+    let before: Vec<_> = fx.stores.iter().map(HostileStore::objects).collect();
+    fx.gone(b"goes").await;
+    let report = fx.collect(NOW).await;
+    assert!(report.swept.blocks > 0);
+    let after: Vec<_> = fx.stores.iter().map(HostileStore::objects).collect();
+    let removed = |at: usize| before[at].iter().find(|object| !after[at].contains(object)).unwrap().clone();
+    // It lands after all; beside it somebody's letter, a copy of one of our shards under another of our names, and noise under a name like ours.
+    let (late, bytes) = removed(0);
+    fx.stores[0].tamper(&late, Some(bytes.clone()));
+    let strangers = ["letter.txt", "ab/cdef0123456789abcdef0123456789abcdef01", &removed(1).0.clone()];
+    for (path, bytes) in strangers.iter().zip([Bytes::from_static(b"hello"), bytes.clone(), random(4096, 15).into()]) {
+        fx.stores[1].tamper(path, Some(bytes));
+    }
+    let report = fx.collect(NOW).await;
+    let [p0, p1] = ["p0", "p1"].map(|name| report.providers[name].clone());
+    assert_eq!((p0.orphans, p0.pending), (0, 1), "its incarnation still writes");
+    assert_eq!((p1.orphans, p1.foreign), (0, 2), "{p1:?}");
+    let fx = fx.restart().await;
+    fx.settle().await;
+    // Without an operator's word an orphan has to be seen twice, a grace time apart.
+    let report = fx.collect(Asked::default()).await;
+    assert_eq!((report.providers["p0"].orphans, report.providers["p0"].deleted), (1, 0));
+    let report = fx.collect(NOW).await;
+    assert_eq!((report.providers["p0"].orphans, report.providers["p0"].deleted), (1, 1));
+    assert_eq!(report.providers["p1"].deleted, 0);
+    assert_eq!(report.providers["p1"].foreign, 3);
+    assert!(fx.stores[0].peek(&late).is_none());
+    for path in strangers {
+        assert!(fx.stores[1].peek(path).is_some(), "never touched");
+    }
+    for found in fx.collect(NOW).await.providers.values() {
+        assert!(found.listed && found.whole && found.orphans == 0 && found.known > 0 && found.control > 0, "{found:?}");
+    }
+    assert_eq!(fx.read(b"stays").await.unwrap(), random(9 * MIB, 14));
+}
