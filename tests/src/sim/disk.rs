@@ -38,6 +38,10 @@ impl Medium for DyingDisk {
         self.disk.remove(name)
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         if self.tripwire.step() { self.disk.sync_names() } else { Ok(()) }
     }
