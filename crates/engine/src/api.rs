@@ -7,9 +7,11 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use diaspore_block::id::{BucketId, PrincipalId, Seq, TenantId, Timestamp, VersionId};
+pub use diaspore_block::record::ProviderMode;
 use futures::Stream;
 
 use crate::history::Counts;
+use crate::scrub::{Audits, Census};
 
 /// A request body: the caller's stream of pieces, any size each. An error aborts the upload; nothing becomes visible.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -417,6 +419,50 @@ pub struct Status {
     pub average_latency_ms: f64,
     /// Engine uptime, milliseconds.
     pub uptime_ms: u64,
+    /// Whether what is stored is still there and right, as far as anybody looked.
+    pub integrity: IntegrityStatus,
+    /// Position up to which everything survives the loss of the service's disk and any n - k domains: all of it is settled.
+    pub recovery_point_seq: u64,
+    /// Age of the oldest acknowledged data beyond it, in milliseconds; 0 when there is none.
+    pub recovery_point_age_ms: u64,
+}
+
+/// Integrity in `Status`. Nothing in it is assumed: what nobody looked at is absent or counted as unverified.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct IntegrityStatus {
+    /// The last count of all blocks; absent before the first.
+    pub census: Option<Census>,
+    /// Sampled audits per provider; empty before the first.
+    pub audits: Vec<Audits>,
+    /// Blocks that wait for repair.
+    pub repairs_waiting: u64,
+    /// Of these: tried in vain so far.
+    pub repairs_failed: u64,
+    /// Bytes that their repair will read and write.
+    pub repair_bytes_waiting: u64,
+    /// Shards made again since start.
+    pub repaired_shards: u64,
+    /// Their bytes.
+    pub repaired_bytes: u64,
+    /// The last drill in the log; absent before the first.
+    pub last_drill: Option<LastDrill>,
+}
+
+/// The last drill, as the log has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct LastDrill {
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Sets of k providers that were tried.
+    pub sets: u64,
+    /// Sets there are.
+    pub sets_total: u64,
+    /// Blocks that were rebuilt.
+    pub blocks: u64,
+    /// Blocks that were not.
+    pub failures: u64,
 }
 
 /// One provider in `Status`: what an operator may see (its own account names), never a path.
@@ -440,6 +486,12 @@ pub struct ProviderStatus {
     pub bytes_down: u64,
     /// Times its bytes failed verification.
     pub lies: u64,
+    /// How it is to be used, as the log says: `active`, `draining`, `quarantined` or `dead`.
+    pub mode: String,
+    /// How well it served in the last fifteen minutes, 0 to 100; absent while nothing is known.
+    pub score: Option<u8>,
+    /// How long it has not answered, in milliseconds; absent while it does.
+    pub down_ms: Option<u64>,
 }
 
 /// Totals of the audit log by family, for `storage distributed audit`; `total` is their sum.

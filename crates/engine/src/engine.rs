@@ -5,23 +5,26 @@ use std::time::Duration;
 
 use diaspore_block::id::{PrincipalId, Seq, TenantId, Timestamp};
 use diaspore_block::key::{Keyring, LogPublicKey, MasterKey};
+use diaspore_block::record::ProviderMode;
 use diaspore_ledger::Ledger;
+use diaspore_policy::ProviderId;
 use diaspore_provider::Fleet;
 
 use crate::api::{
-    ApiKeyInfo, AuditTotals, BlobInfo, BodyStream, BucketInfo, Caller, Error, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage,
-    NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
+    ApiKeyInfo, AuditTotals, BlobInfo, BodyStream, BucketInfo, Caller, Error, ErrorKind, GetOptions, GetOutcome, Idempotency, ListOptions,
+    ListPage, NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
 };
 use crate::audit::{self, AuditLine, Event};
 use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
 use crate::losses::{self, Losses};
+use crate::scrub::{self, DrillReport, ScrubReport};
 use crate::settle::SettleReport;
 use crate::shared::{Ground, Shared};
 use crate::succession::Succession;
 use crate::world::{Clock, Entropy};
-use crate::{blob, commit, keyring, namespace, reconcile, settle, status};
+use crate::{blob, commit, keyring, modes, namespace, reconcile, settle, status};
 
 /// A running engine. Clones share it; it ends with [`Engine::shutdown`].
 #[derive(Debug, Clone)]
@@ -225,6 +228,36 @@ impl Engine {
     /// Collections of this process.
     pub fn collector(&self) -> CollectorState {
         self.shared().collector.state()
+    }
+
+    /// Starts a scrub of everything unless one runs: every shard's header is asked for, or the whole shard when `deep`, and what is missing
+    /// or wrong is repaired. Gives the report so far.
+    pub fn scrub(&self, deep: bool) -> Result<ScrubReport, Error> {
+        scrub::start(&self.shared(), deep)
+    }
+
+    /// Waits until the scrub that runs has ended, at most for `limit`; gives the report as it is then.
+    pub async fn scrub_wait(&self, limit: Duration) -> ScrubReport {
+        scrub::wait(&self.shared(), limit).await
+    }
+
+    /// Rebuilds sampled blocks from every set of k providers, or as many as one drill takes, and puts the outcome into the log.
+    pub async fn drill(&self) -> Result<DrillReport, Error> {
+        Box::pin(scrub::drill_now(&self.shared())).await
+    }
+
+    /// The last drill of this process with its signed report.
+    pub fn last_drill(&self) -> Option<DrillReport> {
+        self.shared().scrub.last_drill()
+    }
+
+    /// Says in the log how a provider is to be used from here on.
+    ///
+    /// # Errors
+    /// `Invalid` for a provider that is not configured.
+    pub async fn set_provider_mode(&self, caller: &Caller, provider: &str, mode: ProviderMode, reason: &str) -> Result<(), Error> {
+        let id = ProviderId::new(provider).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+        modes::set(&self.shared(), caller.principal, &id, mode, reason).await
     }
 
     /// State and counters.

@@ -70,10 +70,12 @@ pub(crate) fn admitted(ground: &Ground) -> BTreeSet<FailureDomain> {
     admitted.map(|spec| spec.domain.clone()).collect()
 }
 
-/// Those of them that are not known to be down.
+/// Those of them that take new shards: not known to be down, and used for everything.
 pub(crate) fn healthy(ground: &Ground) -> BTreeSet<FailureDomain> {
     let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
-    let up = admitted.filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.state != HealthState::Down));
+    let up = admitted
+        .filter(|spec| ground.modes.takes_shards(&spec.id))
+        .filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.state != HealthState::Down));
     up.map(|spec| spec.domain.clone()).collect()
 }
 

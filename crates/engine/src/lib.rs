@@ -8,6 +8,7 @@
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
 //! - `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
 //! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened. `losses`: what cannot be read.
+//! - `scrub`: whether what is stored is still there and right. `modes`: how each provider is to be used.
 
 pub mod api;
 pub mod config;
@@ -27,11 +28,13 @@ mod history;
 mod keyring;
 mod layout;
 mod losses;
+mod modes;
 mod namespace;
 mod prober;
 mod read;
 mod reconcile;
 mod scatter;
+mod scrub;
 mod settle;
 mod shards;
 mod shared;
@@ -48,4 +51,5 @@ pub use engine::Engine;
 pub use history::{Counts, History};
 pub use keyring::{Unanswered, new_keyring};
 pub use losses::{Losses, LostBlock, UnreadableBlob};
+pub use scrub::{Audits, Census, DrillReport, DrilledSet, Integrity, ProviderCensus, ScrubReport};
 pub use settle::SettleReport;

@@ -96,8 +96,7 @@ pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Losses, Error> {
 /// Distinct shards of this very block that providers show.
 async fn count(shared: &Shared, entry: BlockEntry) -> (BlockEntry, u8) {
     let facts = &entry.facts;
-    let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
-    let seen = survey(shared, place, Depth::Header, None).await.seen;
+    let seen = survey(shared, Place::of(facts), Depth::Header, None).await.seen;
     let own = seen.iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash);
     let shards: BTreeSet<u8> = own.map(|sighting| sighting.header.index()).collect();
     (entry, u8::try_from(shards.len()).unwrap_or(u8::MAX))

@@ -16,7 +16,7 @@ use diaspore_block::id::Seq;
 use diaspore_block::record::Placement;
 use diaspore_ledger::BlockFacts;
 use diaspore_policy::ProviderId;
-use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, HealthState, ProviderError};
+use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, Health, HealthState, ProviderError};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::api::{Error, ErrorKind};
 use crate::audit::Event;
 use crate::coded::Coded;
+use crate::modes::POOR_SCORE;
 use crate::settle::Open;
 use crate::shared::{Ground, Shared};
 
@@ -74,7 +75,10 @@ pub(crate) fn seats(shared: &Shared, block: &BlockFacts) -> Vec<Seat> {
         .map(|spec| {
             let health = shared.fleet.health(&spec.id);
             let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && !health.full);
-            let healthy = alive && health.is_some_and(|health| !health.lying);
+            // Draining, quarantined and dead accounts keep their place in the order, which homes follow from, and get nothing.
+            let alive = alive && shared.modes.takes_shards(&spec.id);
+            let poor = |health: &Health| health.lying || health.score.is_some_and(|score| score < POOR_SCORE);
+            let healthy = alive && health.is_some_and(|health| !poor(&health));
             Seat { provider: spec.id.clone(), domain: spec.domain.clone(), weight: spec.weight, healthy, alive }
         })
         .filter(|seat| seat.weight > 0)

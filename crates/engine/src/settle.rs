@@ -1,22 +1,30 @@
-//! Settling: every shard of every named block durable. Scattering does most of it; what it leaves is found or made anew here.
+//! Settling and repair: every shard of every named block durable, and durable still. What scattering leaves, what scrubs and readers miss
+//! is found or made anew here, from one queue, the most endangered block first.
 
 mod heal;
 mod open;
+mod rate;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use diaspore_block::id::{Seq, Timestamp};
+use diaspore_block::record::{Move, ShardsMoved};
+use diaspore_policy::ProviderId;
+use diaspore_provider::HealthState;
 use tokio::time::Instant;
 
 use crate::api::{Error, ErrorKind};
+use crate::commit::{CommitRequest, NewRecord};
 use crate::config::Fatal;
+use crate::modes;
 use crate::namespace::local;
 use crate::scatter::placements_of;
 use crate::shared::Shared;
 use crate::world::cpu;
 
-pub(crate) use open::{Open, Settlement};
+pub(crate) use open::{Open, Settlement, Suspect};
+use rate::Rate;
 
 /// Pause between looks at what is due, when nothing happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -28,6 +36,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 const WORKERS: usize = 3;
 /// An upload that broke off leaves a block that nobody names; its entry is forgotten after this long.
 const ORPHAN_MS: u64 = 15 * 60 * 1000;
+/// Moved shards that one record names.
+const MAX_MOVES: usize = 1000;
 /// Unsettled blocks taken from the ledger at start.
 const MAX_OPEN: usize = 100_000;
 
@@ -99,16 +109,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut closing = shared.closing.subscribe();
     let mut changes = shared.settlement.subscribe();
     let mut repairs = futures::stream::FuturesUnordered::new();
+    let mut rate = Rate::new(shared.config.profile.upkeep.repair_bytes_per_s, Instant::now());
+    let mut modes_at = Instant::now();
     loop {
+        if modes_at <= Instant::now() {
+            modes::refresh(&shared);
+            modes_at = Instant::now() + TICK;
+        }
+        take_suspects(&shared);
         if let Err(error) = note_settled(&shared) {
             shared.stop(Fatal::Ledger(error.to_string()));
             return;
         }
         let orphans_before = Timestamp(shared.clock.now().0.saturating_sub(ORPHAN_MS));
         shared.settlement.forget_orphans(orphans_before);
+        let down = |provider: &ProviderId| shared.fleet.health(provider).is_none_or(|health| health.state == HealthState::Down);
         while repairs.len() < WORKERS
-            && let Some(open) = shared.settlement.next_due(Instant::now())
+            && let Some(open) = shared.settlement.next_due(Instant::now(), down, rate.has_room(Instant::now()))
         {
+            if open.repair {
+                rate.spend(open.repair_bytes());
+            }
             repairs.push(repair(&shared, open));
         }
         tokio::select! {
@@ -116,7 +137,22 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             _ = closing.wait_for(|closing| *closing) => return,
             Some(()) = futures::StreamExt::next(&mut repairs), if !repairs.is_empty() => {}
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(rate.wait().map_or(TICK, |wait| wait.min(TICK))) => {}
+        }
+    }
+}
+
+/// Looks up what readers missed and registers it.
+fn take_suspects(shared: &Shared) {
+    let suspects = shared.settlement.take_suspects();
+    if suspects.is_empty() {
+        return;
+    }
+    let Ok(view) = shared.ledger.snapshot() else { return };
+    for Suspect { block, shard, provider, seen } in suspects {
+        let alive = matches!(view.condemned(block), Ok(None));
+        if let (true, Ok(Some(entry))) = (alive, view.block(block)) {
+            shared.settlement.file(&entry, &[(shard, provider, seen)]);
         }
     }
 }
@@ -140,13 +176,38 @@ pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
     }
 }
 
-/// Tells the ledger where the shards of blocks that became complete are.
-fn note_settled(shared: &Shared) -> Result<(), diaspore_ledger::LedgerError> {
+/// Tells the ledger where the shards of blocks that became complete are: of those that were settled before in the log, as the map of the
+/// next recovery has to know it; a first settlement follows from the acknowledgements, which names alone find again.
+fn note_settled(shared: &Arc<Shared>) -> Result<(), diaspore_ledger::LedgerError> {
+    let mut moves = Vec::new();
     for open in shared.settlement.take_settled() {
+        if open.repair {
+            let known = |shard: u8, home: &ProviderId| {
+                let there = |place: &&diaspore_block::record::Placement| place.shard == shard && place.acked;
+                open.facts.placements.iter().find(there).is_some_and(|place| place.provider == home.as_str())
+            };
+            let moved = open.stored.iter().filter(|(shard, home)| !known(**shard, home));
+            moves.extend(moved.map(|(shard, home)| Move { block: open.facts.id, shard: *shard, provider: home.to_string() }));
+            continue;
+        }
         let stored: Vec<(u8, String)> = open.stored.iter().map(|(shard, home)| (*shard, home.to_string())).collect();
         cpu(|| shared.ledger.update_placement(open.facts.id, placements_of(&stored, &[])))?;
     }
+    if !moves.is_empty() {
+        let task = Arc::clone(shared);
+        shared.spawn(async move { report_moves(&task, moves).await });
+    }
     Ok(())
+}
+
+/// Puts moves into the log. What does not get there is missed at its old place by the next scrub and found at its new one.
+async fn report_moves(shared: &Arc<Shared>, moves: Vec<Move>) {
+    for moves in moves.chunks(MAX_MOVES) {
+        let request = CommitRequest::single(NewRecord::system(ShardsMoved { moves: moves.to_vec() }), ());
+        if let Err(error) = shared.committer.submit(request, shared.answer_by()).await {
+            tracing::warn!(%error, moves = moves.len(), "repaired shards lie elsewhere than the log knows");
+        }
+    }
 }
 
 async fn repair(shared: &Arc<Shared>, open: Open) {

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use diaspore_block::geometry::object_len;
 use diaspore_block::limits::{HEADER_LEN, MAX_SHARD_OBJECT};
 use diaspore_block::name::ShardAddress;
 use diaspore_block::shard::{ShardHeader, VerifiedCells};
+use diaspore_ledger::BlockFacts;
 use diaspore_policy::{FailureDomain, ProviderId};
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -55,6 +57,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Where the shards of a known block are.
+    pub(crate) fn of(facts: &BlockFacts) -> Self {
+        Self { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt }
+    }
+
     pub(crate) fn at<'a>(&self, provider: &'a str) -> ShardAddress<'a> {
         ShardAddress { provider, kind: self.kind, incarnation: self.incarnation, counter: self.counter, attempt: self.attempt }
     }
@@ -105,7 +112,47 @@ pub(crate) async fn look(ground: &Ground, place: Place, provider: &ProviderId, d
     }
 }
 
-fn wrong(ground: &Ground, provider: &ProviderId, what: &str) {
+/// [`look`] at a shard of a known block. An object that was cut short at rest cannot answer for what it lost, and says so in as many ways
+/// as there are providers; its length does not lie about that. For repair only: the end of the log is not decided by it.
+pub(crate) async fn look_known(ground: &Ground, facts: &BlockFacts, provider: &ProviderId, depth: Depth) -> Look {
+    let place = Place::of(facts);
+    match look(ground, place, provider, depth).await {
+        Look::Silent => match stated(ground, facts, provider).await {
+            Stated::Wrong => Look::Wrong,
+            Stated::Absent => Look::Absent,
+            Stated::Nothing => Look::Silent,
+        },
+        other => other,
+    }
+}
+
+/// What a provider says about an object that it did not give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stated {
+    /// It is of another length than the shard.
+    Wrong,
+    /// There is none.
+    Absent,
+    /// No answer, or none that helps.
+    Nothing,
+}
+
+/// Asks for the length of an object that could not be read.
+pub(crate) async fn stated(ground: &Ground, facts: &BlockFacts, provider: &ProviderId) -> Stated {
+    let name = ground.names.shard(&Place::of(facts).at(provider.as_str()));
+    let Ok(length) = object_len(facts.shard_len) else { return Stated::Nothing };
+    match ground.fleet.exists(provider, name.as_str(), Deadline::control()).await {
+        Ok(Some(stored)) if stored != length as u64 => {
+            wrong(ground, provider, "an object of the wrong length");
+            Stated::Wrong
+        }
+        Ok(None) => Stated::Absent,
+        Ok(Some(_)) | Err(_) => Stated::Nothing,
+    }
+}
+
+/// Bytes of a provider were proven wrong: counted, said in the log, held against it.
+pub(crate) fn wrong(ground: &Ground, provider: &ProviderId, what: &str) {
     Meters::bump(&ground.meters.integrity_faults);
     ground.fleet.report_lie(provider, what);
     ground.audit.note(Event::IntegrityFault { provider: provider.to_string(), what: what.to_owned() });

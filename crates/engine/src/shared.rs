@@ -25,7 +25,9 @@ use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
 use crate::history::Recorder;
 use crate::layout::Layout;
+use crate::modes::Modes;
 use crate::namespace::KeyLocks;
+use crate::scrub::Scrubbing;
 use crate::settle::Settlement;
 use crate::unjudged::Unjudged;
 use crate::world::{Clock, Draw, Entropy};
@@ -47,6 +49,10 @@ pub(crate) struct Ground {
     /// What collections leave alone.
     pub(crate) keep: Keep,
     pub(crate) collector: Arc<Collector>,
+    /// What is known about the integrity of what is stored.
+    pub(crate) scrub: Arc<Scrubbing>,
+    /// How each provider is to be used.
+    pub(crate) modes: Arc<Modes>,
     /// What this build met at a provider and cannot judge.
     pub(crate) unjudged: Arc<Unjudged>,
     /// What to abort; none once the engine was aborted.
@@ -78,6 +84,8 @@ impl Ground {
             audit: Arc::default(),
             keep: Keep::default(),
             collector: Arc::default(),
+            scrub: Arc::default(),
+            modes: Arc::default(),
             unjudged: Arc::default(),
             running: Arc::new(Mutex::new(Some(Vec::new()))),
             started: tokio::time::Instant::now(),
@@ -361,6 +369,8 @@ pub(crate) struct Meters {
     pub(crate) integrity_faults: AtomicU64,
     pub(crate) leaves: AtomicU64,
     pub(crate) signatures: AtomicU64,
+    pub(crate) repaired_shards: AtomicU64,
+    pub(crate) repaired_bytes: AtomicU64,
 }
 
 impl Meters {

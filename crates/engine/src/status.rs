@@ -6,10 +6,12 @@ use diaspore_block::record::RecordKind;
 use diaspore_policy::plan_geometry;
 use diaspore_provider::{Counters, HealthState};
 
-use crate::api::{AuditTotals, Error, ProviderStatus, Status};
+use crate::api::{AuditTotals, Error, IntegrityStatus, LastDrill, ProviderStatus, Status};
 use crate::history::Counts;
 use crate::layout;
+use crate::modes;
 use crate::namespace::{local, view};
+use crate::scrub::Census;
 use crate::shared::{Meters, Shared, Stage};
 
 /// Everything at a glance. Figures that cannot be had stay zero.
@@ -36,7 +38,32 @@ pub(crate) fn status(shared: &Shared) -> Status {
     status.unsettled_blocks = backlog.blocks;
     status.unsettled_bytes = backlog.bytes;
     status.unsettled_age_ms = backlog.oldest.map_or(0, |oldest| shared.clock.now().0.saturating_sub(oldest.0));
+    status.recovery_point_seq = shared.settlement.settled_through().0;
+    status.recovery_point_age_ms = status.unsettled_age_ms;
+    status.integrity = integrity(shared);
     status
+}
+
+/// What is known about the integrity of what is stored; what is not known stays absent.
+fn integrity(shared: &Shared) -> IntegrityStatus {
+    let repairs = shared.settlement.repairs();
+    let last_drill = shared.ledger.snapshot().and_then(|view| view.last_drill()).ok().flatten();
+    IntegrityStatus {
+        census: shared.scrub.census().map(|census| Census::clone(&census)),
+        audits: shared.scrub.audits(),
+        repairs_waiting: repairs.blocks,
+        repairs_failed: repairs.failed,
+        repair_bytes_waiting: repairs.bytes,
+        repaired_shards: Meters::read(&shared.meters.repaired_shards),
+        repaired_bytes: Meters::read(&shared.meters.repaired_bytes),
+        last_drill: last_drill.map(|last| LastDrill {
+            time_ms: last.time.0,
+            sets: last.subsets,
+            sets_total: last.subsets_total,
+            blocks: last.blocks,
+            failures: last.failures,
+        }),
+    }
 }
 
 fn state(shared: &Shared) -> String {
@@ -123,6 +150,9 @@ fn fleet(shared: &Shared, status: &mut Status) {
             bytes_up: counters.bytes_up,
             bytes_down: counters.bytes_down,
             lies: counters.lies,
+            mode: modes::name(shared.modes.of(&spec.id)).to_owned(),
+            score: health.score,
+            down_ms: health.down_for.map(millis),
         });
     }
     if measured > 0.0 {

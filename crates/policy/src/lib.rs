@@ -25,4 +25,4 @@ pub use catalogue::{Addressing, Catalogue, CatalogueError, Dialect, Guarantee, P
 pub use geometry::{GeometryPlan, MAX_SHARDS, TooFew, claim_quorum, plan_geometry};
 pub use place::{Candidate, TooFewDomains, place};
 pub use price::Price;
-pub use profile::{AckClass, BuiltInProfiles, Profile, ProfileError, RequestBudget};
+pub use profile::{AckClass, BuiltInProfiles, Profile, ProfileError, RequestBudget, Upkeep};

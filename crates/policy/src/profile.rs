@@ -28,6 +28,37 @@ pub struct RequestBudget {
     pub sustained_per_second: u32,
 }
 
+/// What looking after stored data may cost, per provider, and how patient repair is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upkeep {
+    /// Sampled cells that are read and verified per hour and provider; 0 = none.
+    pub audits_per_hour: u32,
+    /// Most bytes that these may fetch per hour and provider.
+    pub audit_bytes_per_hour: u64,
+    /// Every shard's header is asked for within so many hours; 0 = never by itself.
+    pub presence_hours: u32,
+    /// One more set of k providers rebuilds sampled blocks every so many hours; 0 = never by itself.
+    pub drill_hours: u32,
+    /// A provider that is silent for less than this many seconds causes no repair.
+    pub hold_off_s: u32,
+    /// Most bytes per second that repair reads and writes. Not applied to a block that survives no further loss.
+    pub repair_bytes_per_s: u64,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            audits_per_hour: 120,
+            audit_bytes_per_hour: 16 << 20,
+            presence_hours: 168,
+            drill_hours: 24,
+            hold_off_s: 900,
+            repair_bytes_per_s: 16 << 20,
+        }
+    }
+}
+
 /// One policy, from `policy/<name>.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +89,9 @@ pub struct Profile {
     pub window: u8,
     /// Lease of the writer's claim in milliseconds, 100..=60 000.
     pub lease_ms: u32,
+    /// Upkeep of what is stored.
+    #[serde(default)]
+    pub upkeep: Upkeep,
     /// Only accounts under these jurisdictions (ISO 3166 codes or "EU"); empty = any.
     #[serde(default)]
     pub jurisdictions: BTreeSet<String>,
@@ -127,7 +161,10 @@ impl Profile {
         within("requests.sustained_per_second", self.requests.sustained_per_second.into(), 1, 1_000_000)?;
         within("linger_ms", self.linger_ms.into(), 0, 250)?;
         within("window", self.window.into(), 1, 64)?;
-        within("lease_ms", self.lease_ms.into(), 100, 60_000)
+        within("lease_ms", self.lease_ms.into(), 100, 60_000)?;
+        within("upkeep.audits_per_hour", self.upkeep.audits_per_hour.into(), 0, 3_600)?;
+        within("upkeep.hold_off_s", self.upkeep.hold_off_s.into(), 60, 7 * 24 * 3600)?;
+        within("upkeep.repair_bytes_per_s", self.upkeep.repair_bytes_per_s, 1 << 16, 1 << 40)
     }
 
     /// Whether an account may hold shards under this profile.
@@ -154,6 +191,7 @@ impl Default for Profile {
             linger_ms: 250,
             window: 4,
             lease_ms: 3000,
+            upkeep: Upkeep::default(),
             jurisdictions: BTreeSet::new(),
             exclude_vendors: BTreeSet::new(),
         }

@@ -196,6 +196,13 @@ impl Fleet {
         self.inner.members.get(id).map(|member| member.monitor.minutes())
     }
 
+    /// Asks nothing of an account any more, probes included, until told otherwise: the operator says that it is gone.
+    pub fn retire(&self, id: &ProviderId, retired: bool) {
+        if let Some(member) = self.inner.members.get(id) {
+            member.monitor.retire(retired);
+        }
+    }
+
     /// A sampled piece of a stored object was held against what was signed: right, or wrong or not there.
     pub fn report_audit(&self, id: &ProviderId, good: bool) {
         if let Some(member) = self.inner.members.get(id) {

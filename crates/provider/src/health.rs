@@ -141,6 +141,7 @@ struct State {
     lied_at: Option<Instant>,
     full_at: Option<Instant>,
     last_trouble: Option<String>,
+    retired: bool,
 }
 
 /// Health of one provider, live.
@@ -158,6 +159,9 @@ impl Monitor {
     /// Whether a request may be sent now. `forced` probes pass an open breaker. An admitted request must report through [`Monitor::settle`].
     pub(crate) fn admit(&self, forced: bool) -> bool {
         let mut state = self.lock();
+        if state.retired {
+            return false;
+        }
         let Some(until) = state.open_until else { return true };
         if forced {
             return true;
@@ -207,6 +211,20 @@ impl Monitor {
         state.last_trouble = Some(what.to_owned());
     }
 
+    /// Asks nothing of it any more, probes included, until told otherwise.
+    pub(crate) fn retire(&self, retired: bool) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.pass(now);
+        if retired && !state.retired {
+            state.down_since.get_or_insert(now);
+        }
+        if !retired && state.retired && state.open_until.is_none() {
+            state.down_since = None;
+        }
+        state.retired = retired;
+    }
+
     /// A sampled shard was held against its signed root.
     pub(crate) fn audited(&self, good: bool) {
         let mut state = self.lock();
@@ -232,6 +250,7 @@ impl Monitor {
         let troubled = state.failures > 0 && within(state.failed_at, TROUBLE_MEMORY);
         Health {
             state: match state.open_until {
+                _ if state.retired => HealthState::Down,
                 Some(_) => HealthState::Down,
                 None if lying || full || troubled => HealthState::Suspect,
                 None => HealthState::Healthy,
@@ -274,12 +293,13 @@ impl State {
             lied_at: None,
             full_at: None,
             last_trouble: None,
+            retired: false,
         }
     }
 
     /// Counts the time that passed under the present state of the breaker; gives the present minute.
     fn pass(&mut self, now: Instant) -> &mut Minute {
-        let down = self.open_until.is_some();
+        let down = self.open_until.is_some() || self.retired;
         self.ring.pass(now, down)
     }
 

@@ -60,6 +60,31 @@ pub fn verifier_key(name: &KeyName, public: &LogPublicKey) -> String {
     format!("{name}+{id:08x}+{key}")
 }
 
+/// A report as a signed note under the log's key: the first line says what it is, `body` is lines that end in a newline, none empty.
+///
+/// No checkpoint has such a first line, so neither passes for the other.
+pub fn sign_report(name: &KeyName, identity: &LogIdentity, kind: &str, body: &str) -> String {
+    debug_assert!(kind != name.as_str() && !kind.contains('\n') && !body.contains("\n\n"), "a report is no checkpoint");
+    let text = format!("{kind}\n{body}");
+    let signature = identity.sign_note(&text);
+    let id = key_id(name, &identity.public());
+    format!("{text}\n\u{2014} {name} {}\n", BASE64.encode([id.as_slice(), &signature].concat()))
+}
+
+/// The text of a report of this kind that [`sign_report`] signed, without its first line.
+pub fn open_report<'n>(note: &'n str, name: &KeyName, public: &LogPublicKey, kind: &str) -> Result<&'n str> {
+    let malformed = BlockError::Malformed { what: "report" };
+    let (text, line) = note.rsplit_once("\n\n").ok_or(malformed.clone())?;
+    let (signer, key, signature) = line.strip_suffix('\n').and_then(signature_line).ok_or(malformed.clone())?;
+    let signature = signature.try_into().map_err(|_| malformed.clone())?;
+    if signer != name.as_str() || key != key_id(name, public) {
+        return Err(BlockError::NotAuthentic { what: "report" });
+    }
+    let signed = note.get(..=text.len()).ok_or(malformed.clone())?;
+    public.verify_bare(signed.as_bytes(), &signature, "report")?;
+    signed.strip_prefix(kind).and_then(|rest| rest.strip_prefix('\n')).ok_or(malformed)
+}
+
 /// A statement about the whole log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {

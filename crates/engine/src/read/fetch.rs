@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_block::name::{ObjectName, ShardAddress};
+use diaspore_block::record::ProviderMode;
 use diaspore_block::shard::{LeafList, VerifiedCells, leaf_list_len};
 use diaspore_ledger::BlockEntry;
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, HealthState, ProviderId};
@@ -21,6 +22,8 @@ use super::links::{LONG_BYTES, Transfer};
 use super::plan::{ShardRange, cell_cover, object_range, shard_ranges};
 use crate::api::Error;
 use crate::audit::Event;
+use crate::scrub::Seen;
+use crate::settle::Suspect;
 use crate::shared::Shared;
 
 /// A data shard is worth rebuilding when its link takes longer than a parity shard's by this much and by half.
@@ -219,7 +222,8 @@ impl BlockReader {
     }
 
     pub(super) fn is_doubtful(&self, provider: &ProviderId) -> bool {
-        let sick = self.shared.fleet.health(provider).is_none_or(|health| health.state == HealthState::Down || health.lying);
+        let sick = self.shared.fleet.health(provider).is_none_or(|health| health.state == HealthState::Down || health.lying)
+            || self.shared.modes.of(provider) == ProviderMode::Quarantined;
         sick || self.shared.data.pace.is_avoided(provider, Instant::now())
     }
 
@@ -254,6 +258,19 @@ impl BlockReader {
             return Some(Raw { provider, body: bytes.slice(..length), leaves });
         }
         None
+    }
+
+    /// The shard that the map places at a provider.
+    fn shard_at(&self, provider: &ProviderId) -> Option<u8> {
+        let places = &self.block.facts.placements;
+        places.iter().find(|place| place.acked && place.provider == provider.as_str()).map(|place| place.shard)
+    }
+
+    /// Read-repair: whoever misses a shard of a settled block, or meets a wrong one, says so. The repair looks for itself.
+    pub(super) fn suspect(&self, shard: u8, provider: &ProviderId, seen: Seen) {
+        if self.block.settled && self.shard_at(provider) == Some(shard) {
+            self.shared.settlement.suspect(Suspect { block: self.block.facts.id, shard, provider: provider.clone(), seen });
+        }
     }
 
     /// Where the block's shard lies at a provider.
@@ -291,6 +308,9 @@ impl BlockReader {
                     pace.strike(provider, Instant::now());
                 }
                 let silent = matches!(error.kind, ProviderErrorKind::Busy | ProviderErrorKind::CircuitOpen);
+                if absent && let Some(shard) = self.shard_at(provider) {
+                    self.suspect(shard, provider, Seen::Missing);
+                }
                 if !silent && (!absent || self.block.settled) {
                     let what = format!("get: {:?}", error.kind);
                     self.shared.audit.note(Event::ProviderFault { provider: provider.to_string(), what });

@@ -21,6 +21,7 @@ use super::links::LONG_BYTES;
 use super::plan::{ShardRange, cell_cover};
 use crate::api::{Error, ErrorKind};
 use crate::audit::Event;
+use crate::scrub::Seen;
 use crate::shards::{Depth, Place, survey};
 use crate::shared::Meters;
 use crate::world::cpu;
@@ -119,8 +120,7 @@ impl BlockReader {
     /// Names follow from the block's position, so its shards can be found without a note of where they lie.
     async fn find_shards(&self) {
         let facts = &self.block.facts;
-        let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
-        let seen = survey(&self.shared, place, Depth::Header, None).await.seen;
+        let seen = survey(&self.shared, Place::of(facts), Depth::Header, None).await.seen;
         for sighting in seen.into_iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash) {
             let shard = sighting.header.index();
             self.shared.settlement.stored(facts.id, shard, &sighting.provider);
@@ -227,6 +227,7 @@ impl BlockReader {
 
     pub(super) fn lied(&self, shard: u8, provider: &ProviderId, what: &str) {
         self.shelf(|shelf| shelf.wrong.insert(shard));
+        self.suspect(shard, provider, Seen::Wrong);
         Meters::bump(&self.shared.meters.integrity_faults);
         self.shared.data.pace.strike(provider, Instant::now());
         self.shared.fleet.report_lie(provider, what);

@@ -169,6 +169,8 @@ pub(super) fn serve(shared: &Arc<Shared>, tip: Tip) -> Result<(), Error> {
     shared.spawn(settle::keep_flushed(Arc::clone(shared)));
     shared.spawn(crate::prober::run(Arc::clone(shared)));
     shared.spawn(crate::collect::run(Arc::clone(shared)));
+    crate::modes::refresh(shared);
+    shared.spawn(crate::scrub::run(Arc::clone(shared)));
     shared.stage.set(Stage::Active);
     Ok(())
 }

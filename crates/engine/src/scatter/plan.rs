@@ -74,6 +74,21 @@ impl Plan {
         self.bind(shard, at)
     }
 
+    /// Binds this very provider, if its domain is free and it is healthy, or at least answers.
+    pub(crate) fn take(&mut self, shard: u8, provider: &ProviderId, healthy: bool) -> Option<ProviderId> {
+        let at = self.seats.iter().position(|seat| seat.provider == *provider)?;
+        if !self.is_free(at, |seat| if healthy { seat.healthy } else { seat.alive }) {
+            return None;
+        }
+        self.bind(shard, at)
+    }
+
+    /// Binds any healthy domain that is free, homes of other shards included: only for a block all of whose shards have their places.
+    pub(crate) fn any(&mut self, shard: u8, admits: impl Fn(&ProviderId) -> bool) -> Option<ProviderId> {
+        let at = self.order.iter().copied().find(|&at| self.is_free(at, |seat| seat.healthy && admits(&seat.provider)))?;
+        self.bind(shard, at)
+    }
+
     fn is_free(&self, at: usize, admits: impl Fn(&Seat) -> bool) -> bool {
         let Some(seat) = self.seats.get(at) else { return false };
         let used = |(other, bound): (&Seat, &Option<u8>)| bound.is_some() && other.domain == seat.domain;

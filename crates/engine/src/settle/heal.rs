@@ -1,5 +1,10 @@
 //! Making one block whole: find shards that landed unnoticed, rebuild the missing ones from k verified ones, check each
-//! against the signed root, and put it on a domain that holds none.
+//! against the signed root, and put it where it belongs or on a domain that holds none.
+//!
+//! What scrubs and readers reported is looked at once more before anything is done: who lies sometimes is believed neither way. A shard
+//! that is gone or wrong is made again in its own place, over the wrong object, if the provider is well; elsewhere if it is not. An object
+//! that opens as a shard of another block is never overwritten: somebody else writes under our names. A repaired shard counts once its
+//! header was read back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,80 +17,139 @@ use diaspore_provider::Deadline;
 use super::Open;
 use crate::coded::address_of;
 use crate::scatter::{Plan, seats};
-use crate::shards::{Depth, Look, Place, look};
-use crate::shared::Shared;
+use crate::scrub::{self, Seen};
+use crate::shards::{Depth, Look, look_known};
+use crate::shared::{Meters, Shared};
 use crate::world::cpu;
+
+/// What the providers showed.
+struct Survey {
+    missing: BTreeSet<u8>,
+    /// Shards and who has them, more than one place for some.
+    homes: Vec<(u8, ProviderId)>,
+    /// Tried for a shard, and silent: bound to it until they answer.
+    unanswered: Vec<(u8, ProviderId)>,
+    /// Showed bytes that are no shard: may be overwritten.
+    wrong: BTreeSet<ProviderId>,
+    /// Showed a shard of another block.
+    strangers: BTreeSet<ProviderId>,
+    /// Said that it has none.
+    free: BTreeSet<ProviderId>,
+}
 
 /// One try. The error is for the log; what was achieved is in the settlement register already.
 pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String> {
     let facts = &open.facts;
-    let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
-    let mut missing: BTreeSet<u8> = (0..facts.geometry.n()).filter(|shard| !open.stored.contains_key(shard)).collect();
-    let mut homes: Vec<(u8, ProviderId)> = open.stored.iter().map(|(shard, home)| (*shard, home.clone())).collect();
-    let mut unanswered: Vec<(u8, ProviderId)> = Vec::new();
-    // A PUT whose answer was lost may have landed, wherever it was tried: the header says which shard it was.
-    for spec in shared.fleet.providers() {
-        if homes.iter().any(|(_, home)| *home == spec.id) {
-            continue;
-        }
-        match look(shared, place, &spec.id, Depth::Header).await {
-            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash => {
-                let shard = seen.header.index();
-                homes.push((shard, spec.id.clone()));
-                if missing.remove(&shard) {
-                    shared.settlement.stored(facts.id, shard, &spec.id);
-                }
-            }
-            Look::Seen(_) | Look::Absent | Look::Wrong => (),
-            Look::Silent => {
-                // Whatever it was tried for, it is bound to; see scatter::plan.
-                let tried = open.tried.iter().find(|(_, home)| *home == spec.id);
-                unanswered.extend(tried.cloned());
-            }
-        }
-    }
+    let Survey { missing, homes, unanswered, wrong, strangers, free } = Box::pin(survey(shared, open)).await;
     if missing.is_empty() {
         return Ok(());
     }
     let bound: Vec<(u8, ProviderId)> = homes.iter().chain(&unanswered).cloned().collect();
-    let mut plan = Plan::resume(seats(shared, facts), facts.geometry.n(), facts.id, &bound);
+    let mut seats = seats(shared, facts);
+    for seat in seats.iter_mut().filter(|seat| open.avoid.contains(&seat.provider) || strangers.contains(&seat.provider)) {
+        (seat.healthy, seat.alive) = (false, false);
+    }
+    let mut plan = Plan::resume(seats, facts.geometry.n(), facts.id, &bound);
     let mut targets = Vec::new();
     for shard in missing {
-        let target = plan.spare(shard);
+        let own = open.damage.get(&shard).map(|(provider, _)| provider);
+        // Of a block that was settled every shard has its place, so a domain that shows none may take any.
+        let anywhere = |plan: &mut Plan| if open.repair { plan.any(shard, |provider| free.contains(provider)) } else { None };
+        let in_place = |plan: &mut Plan| own.and_then(|own| plan.take(shard, own, true));
+        let target = in_place(&mut plan).or_else(|| plan.spare(shard)).or_else(|| anywhere(&mut plan));
+        let target = target.or_else(|| own.and_then(|own| plan.take(shard, own, false)));
         targets.extend(target.map(|provider| (shard, provider)));
     }
     if targets.is_empty() {
         return Err("no home of a missing shard answers".to_owned());
     }
-    let (header, cells) = read_enough(shared, place, &homes, facts).await?;
+    let (header, cells) = read_enough(shared, &homes, open).await?;
     for (shard, provider) in targets {
-        put_rebuilt(shared, &header, &cells, shard, &provider, facts).await?;
+        let over = wrong.contains(&provider);
+        put_rebuilt(shared, (&header, &cells), (shard, &provider, over), open).await?;
     }
     let left = usize::from(facts.geometry.n()).saturating_sub(homes.len());
     tracing::debug!(left, "repaired a block");
     Ok(())
 }
 
-/// Any k verified shards and the signed header that goes with them.
-async fn read_enough(
-    shared: &Shared,
-    place: Place,
-    homes: &[(u8, ProviderId)],
-    facts: &diaspore_ledger::BlockFacts,
-) -> Result<(ShardHeader, Vec<VerifiedCells>), String> {
+/// Looks at every provider that is not known to hold a shard. A PUT whose answer was lost may have landed, wherever it was tried: the
+/// header says which shard it was. Where bytes were wrong, all of them are read again.
+async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
+    let facts = &open.facts;
+    let mut survey = Survey {
+        missing: (0..facts.geometry.n()).filter(|shard| !open.stored.contains_key(shard)).collect(),
+        homes: open.stored.iter().map(|(shard, home)| (*shard, home.clone())).collect(),
+        unanswered: Vec::new(),
+        wrong: BTreeSet::new(),
+        strangers: BTreeSet::new(),
+        free: BTreeSet::new(),
+    };
+    for spec in shared.fleet.providers() {
+        if survey.homes.iter().any(|(_, home)| *home == spec.id) {
+            continue;
+        }
+        let damaged = open.damage.iter().find(|(_, (provider, _))| *provider == spec.id).map(|(shard, (_, seen))| (*shard, *seen));
+        let depth = if damaged.is_some_and(|(_, seen)| seen == Seen::Wrong) { Depth::Whole } else { Depth::Header };
+        let seen = match look_known(shared, facts, &spec.id, depth).await {
+            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash => {
+                let shard = seen.header.index();
+                survey.homes.push((shard, spec.id.clone()));
+                if survey.missing.remove(&shard) {
+                    shared.settlement.stored(facts.id, shard, &spec.id);
+                    note(shared, open, shard, &spec.id, Seen::Good, depth == Depth::Whole);
+                }
+                continue;
+            }
+            Look::Seen(_) => {
+                survey.strangers.insert(spec.id.clone());
+                Seen::Wrong
+            }
+            Look::Absent => {
+                survey.free.insert(spec.id.clone());
+                Seen::Missing
+            }
+            Look::Wrong => {
+                survey.wrong.insert(spec.id.clone());
+                Seen::Wrong
+            }
+            Look::Silent => {
+                // Whatever it was tried for, it is bound to; see scatter::plan.
+                survey.unanswered.extend(open.tried.iter().find(|(_, home)| *home == spec.id).cloned());
+                Seen::Silent
+            }
+        };
+        if let Some((shard, _)) = damaged {
+            note(shared, open, shard, &spec.id, seen, false);
+        }
+    }
+    survey
+}
+
+/// Any k verified shards and the signed header that goes with them. Whoever turns out not to have its shard is registered too.
+async fn read_enough(shared: &Shared, homes: &[(u8, ProviderId)], open: &Open) -> Result<(ShardHeader, Vec<VerifiedCells>), String> {
+    let facts = &open.facts;
     let mut header = None;
     let mut cells: Vec<VerifiedCells> = Vec::new();
-    for (_, provider) in homes {
+    for (shard, provider) in homes {
         if cells.len() >= usize::from(facts.geometry.k()) {
             break;
         }
-        if let Look::Seen(seen) = look(shared, place, provider, Depth::Whole).await
-            && seen.header.manifest().hash() == facts.manifest_hash
-            && let Some(found) = seen.cells
-            && cells.iter().all(|other| other.shard() != found.shard())
-        {
-            header = Some(seen.header);
-            cells.push(found);
+        let seen = match look_known(shared, facts, provider, Depth::Whole).await {
+            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash => {
+                if let Some(found) = seen.cells.filter(|found| cells.iter().all(|other| other.shard() != found.shard())) {
+                    header = Some(seen.header);
+                    cells.push(found);
+                }
+                Seen::Good
+            }
+            Look::Seen(_) | Look::Wrong => Seen::Wrong,
+            Look::Absent => Seen::Missing,
+            Look::Silent => Seen::Silent,
+        };
+        note(shared, open, *shard, provider, seen, true);
+        if matches!(seen, Seen::Missing | Seen::Wrong) {
+            shared.settlement.lost(facts.id, *shard, provider, seen);
         }
     }
     match header {
@@ -94,14 +158,19 @@ async fn read_enough(
     }
 }
 
+/// Makes a shard from verified ones, puts it, and reads its header back.
 async fn put_rebuilt(
     shared: &Shared,
-    header: &ShardHeader,
-    cells: &[VerifiedCells],
-    shard: u8,
-    provider: &ProviderId,
-    facts: &diaspore_ledger::BlockFacts,
+    (header, cells): (&ShardHeader, &[VerifiedCells]),
+    (shard, provider, over): (u8, &ProviderId, bool),
+    open: &Open,
 ) -> Result<(), String> {
+    let facts = &open.facts;
+    // A block may be condemned while it waits: nothing of it must be put once its shards may be deleted.
+    if shared.ledger.snapshot().and_then(|view| view.condemned(facts.id)).is_ok_and(|condemned| condemned.is_some()) {
+        shared.settlement.forget(&[facts.id]);
+        return Err("nothing in it has to be kept".to_owned());
+    }
     let name = shared.names.shard(&address_of(facts, provider.as_str()));
     let manifest = header.manifest();
     let object = cpu(|| {
@@ -111,7 +180,34 @@ async fn put_rebuilt(
     .map_err(|error| error.to_string())?;
     let bytes = object.iter().map(|piece| piece.len() as u64).sum();
     shared.settlement.tried(facts.id, shard, provider);
-    shared.fleet.put(provider, name.as_str(), object.to_vec(), Deadline::transfer(bytes)).await.map_err(|error| error.to_string())?;
+    let deadline = Deadline::transfer(bytes);
+    let put = if over {
+        shared.fleet.replace(provider, name.as_str(), object.to_vec(), deadline).await
+    } else {
+        shared.fleet.put(provider, name.as_str(), object.to_vec(), deadline).await
+    };
+    put.map_err(|error| error.to_string())?;
+    if open.repair {
+        match look_known(shared, facts, provider, Depth::Header).await {
+            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash && seen.header.index() == shard => {
+                note(shared, open, shard, provider, Seen::Good, false);
+            }
+            Look::Silent => return Err(format!("{provider} took a shard and does not answer now")),
+            Look::Seen(_) | Look::Absent | Look::Wrong => {
+                shared.settlement.avoid(facts.id, provider);
+                return Err(format!("{provider} took a shard and does not have it"));
+            }
+        }
+        Meters::bump(&shared.meters.repaired_shards);
+        Meters::add(&shared.meters.repaired_bytes, bytes);
+    }
     shared.settlement.stored(facts.id, shard, provider);
     Ok(())
+}
+
+/// Notes what was seen of a shard of a block that is part of the map.
+fn note(shared: &Shared, open: &Open, shard: u8, provider: &ProviderId, seen: Seen, bytes: bool) {
+    if open.applied {
+        scrub::note(shared, &open.facts, &[(shard, provider.clone(), seen)], bytes);
+    }
 }

@@ -1,15 +1,25 @@
-//! Which blocks are not settled yet: every shard of a settled block is durable, and a sequence is settled when its commit
-//! block and every bulk block it names are (PROTOCOL rule 3).
+//! Which blocks lack shards: those that are not settled yet, and those that were and lost some since.
+//!
+//! Every shard of a settled block is durable, and a sequence is settled when its commit block and every bulk block it names are
+//! (PROTOCOL rule 3). It stays so: that a shard was lost later is no step back of the log, so nobody waits for a repair by sequence.
+//! Both kinds wait in one register, the most endangered first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use diaspore_block::id::{BlockId, Seq, Timestamp};
-use diaspore_ledger::BlockFacts;
+use diaspore_ledger::{BlockEntry, BlockFacts};
 use diaspore_policy::ProviderId;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::scrub::Seen;
+
+/// Blocks that may wait for repair at once; what is found beyond that is found again.
+const MAX_REPAIRS: usize = 20_000;
+/// Shards reported by readers that may wait for a look at the ledger.
+const MAX_SUSPECTS: usize = 4096;
 
 /// A block some of whose shards may be missing.
 #[derive(Debug, Clone)]
@@ -31,12 +41,31 @@ pub(crate) struct Open {
     pub(crate) not_before: Option<Instant>,
     /// Failed repairs in a row.
     pub(crate) failures: u32,
+    /// It was settled once and lost shards since.
+    pub(crate) repair: bool,
+    /// What was seen instead of the lost shards, where the record says that they lie.
+    pub(crate) damage: BTreeMap<u8, (ProviderId, Seen)>,
+    /// Providers that acknowledged a rebuilt shard and then did not show it.
+    pub(crate) avoid: BTreeSet<ProviderId>,
 }
 
 impl Open {
     /// A block whose first PUT is about to leave.
     pub(crate) fn new(facts: Arc<BlockFacts>, seq: Option<Seq>, since: Timestamp) -> Self {
-        Self { facts, seq, applied: false, stored: BTreeMap::new(), tried: Vec::new(), since, busy: true, not_before: None, failures: 0 }
+        Self {
+            facts,
+            seq,
+            applied: false,
+            stored: BTreeMap::new(),
+            tried: Vec::new(),
+            since,
+            busy: true,
+            not_before: None,
+            failures: 0,
+            repair: false,
+            damage: BTreeMap::new(),
+            avoid: BTreeSet::new(),
+        }
     }
 
     /// A block of the ledger, with what its record says about its shards.
@@ -61,6 +90,36 @@ impl Open {
     pub(crate) fn is_complete(&self) -> bool {
         self.stored.len() == usize::from(self.facts.geometry.n())
     }
+
+    /// Further losses it survives when those who are silent count as gone.
+    fn losses(&self, silent: &impl Fn(&ProviderId) -> bool) -> usize {
+        let there = self.stored.values().filter(|provider| !silent(provider)).count();
+        there.saturating_sub(usize::from(self.facts.geometry.k()))
+    }
+
+    /// Bytes that its repair reads and writes.
+    pub(crate) fn repair_bytes(&self) -> u64 {
+        let shards = usize::from(self.facts.geometry.k()) + usize::from(self.facts.geometry.n()).saturating_sub(self.stored.len());
+        u64::from(self.facts.shard_len) * shards as u64
+    }
+}
+
+/// A shard that somebody missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    pub(crate) block: BlockId,
+    pub(crate) shard: u8,
+    pub(crate) provider: ProviderId,
+    pub(crate) seen: Seen,
+}
+
+/// What waits for repair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Repairs {
+    pub(crate) blocks: u64,
+    /// Of these: tried since they were found, in vain so far.
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +128,7 @@ struct State {
     /// Unsettled blocks by the sequence that waits for them.
     waiting: BTreeMap<Seq, BTreeSet<BlockId>>,
     released: Seq,
+    suspects: BTreeMap<(BlockId, u8), Suspect>,
 }
 
 /// What remains to be settled.
@@ -134,6 +194,95 @@ impl Settlement {
         self.announce();
     }
 
+    /// Notes that readers met no shard, or a wrong one, where the map says that one lies. Never waits: beyond its bound it forgets.
+    pub(crate) fn suspect(&self, suspect: Suspect) {
+        let mut state = self.state();
+        let full = state.suspects.len() >= MAX_SUSPECTS;
+        let key = (suspect.block, suspect.shard);
+        if !full || state.suspects.contains_key(&key) {
+            state.suspects.insert(key, suspect);
+        }
+        drop(state);
+        self.announce();
+    }
+
+    /// Takes out what readers reported.
+    pub(crate) fn take_suspects(&self) -> Vec<Suspect> {
+        std::mem::take(&mut self.state().suspects).into_values().collect()
+    }
+
+    /// Registers shards of a block that are not where its record says. False when too many blocks wait already.
+    pub(crate) fn file(&self, entry: &BlockEntry, lost: &[(u8, ProviderId, Seen)]) -> bool {
+        let mut state = self.state();
+        let repairs = state.open.values().filter(|open| open.repair).count();
+        let id = entry.facts.id;
+        if !state.open.contains_key(&id) {
+            if repairs >= MAX_REPAIRS {
+                return false;
+            }
+            let mut open = Open::known(entry.facts.clone(), entry.seq, entry.time);
+            open.repair = entry.settled;
+            if !open.repair {
+                state.waiting.entry(entry.seq).or_default().insert(id);
+            }
+            state.open.insert(id, open);
+        }
+        let Some(open) = state.open.get_mut(&id) else { return false };
+        for (shard, provider, seen) in lost {
+            if open.stored.get(shard) == Some(provider) {
+                open.stored.remove(shard);
+                open.damage.insert(*shard, (provider.clone(), *seen));
+            }
+        }
+        if open.repair && open.is_complete() && !open.busy {
+            // It lies elsewhere by now.
+            state.open.remove(&id);
+        }
+        drop(state);
+        self.announce();
+        true
+    }
+
+    /// A shard that was counted on is not there.
+    pub(crate) fn lost(&self, block: BlockId, shard: u8, provider: &ProviderId, seen: Seen) {
+        if let Some(open) = self.state().open.get_mut(&block)
+            && open.stored.get(&shard) == Some(provider)
+        {
+            open.stored.remove(&shard);
+            open.damage.insert(shard, (provider.clone(), seen));
+        }
+    }
+
+    /// A provider acknowledged a rebuilt shard of the block and does not show it: another one next time.
+    pub(crate) fn avoid(&self, block: BlockId, provider: &ProviderId) {
+        if let Some(open) = self.state().open.get_mut(&block) {
+            open.avoid.insert(provider.clone());
+        }
+    }
+
+    /// Lets go of blocks that need not be kept any more.
+    pub(crate) fn forget(&self, blocks: &[BlockId]) {
+        let mut state = self.state();
+        for block in blocks {
+            state.open.remove(block);
+            settle_seq(&mut state, *block);
+        }
+        drop(state);
+        self.announce();
+    }
+
+    /// What waits for repair.
+    pub(crate) fn repairs(&self) -> Repairs {
+        let state = self.state();
+        let mut repairs = Repairs::default();
+        for open in state.open.values().filter(|open| open.repair) {
+            repairs.blocks += 1;
+            repairs.failed += u64::from(open.failures > 0 && !open.busy);
+            repairs.bytes = repairs.bytes.saturating_add(open.repair_bytes());
+        }
+        repairs
+    }
+
     /// A commit block of sequence `seq`, about to be issued, names these blocks.
     pub(crate) fn name_in(&self, blocks: &[BlockId], seq: Seq) {
         let mut state = self.state();
@@ -186,19 +335,23 @@ impl Settlement {
         self.state().open.retain(|_, open| open.seq.is_some() || open.busy || open.since >= before);
     }
 
-    /// Marks busy and hands out one block that lacks shards and may be worked on now: the one that lacks most first.
-    pub(crate) fn next_due(&self, now: Instant) -> Option<Open> {
+    /// Marks busy and hands out one block that lacks shards and may be worked on now: the one that survives the fewest further losses
+    /// first, shards at `silent` providers counted as gone. Without `room` only repairs that cannot wait: of blocks that survive none.
+    pub(crate) fn next_due(&self, now: Instant, silent: impl Fn(&ProviderId) -> bool, room: bool) -> Option<Open> {
         let mut state = self.state();
         let due =
             |open: &Open| open.applied && !open.busy && !open.is_complete() && open.not_before.is_none_or(|not_before| not_before <= now);
-        let block = state
+        let (losses, block) = state
             .open
             .values()
             .filter(|open| due(open))
-            .min_by_key(|open| (open.stored.len().saturating_sub(usize::from(open.facts.geometry.k())), open.seq, open.facts.id))
-            .map(|open| open.facts.id)?;
+            .map(|open| (open.losses(&silent), open))
+            .filter(|(losses, open)| room || !open.repair || *losses == 0)
+            .min_by_key(|(losses, open)| (*losses, open.seq, open.facts.id))
+            .map(|(losses, open)| (losses, open.facts.id))?;
         let open = state.open.get_mut(&block)?;
         open.busy = true;
+        tracing::trace!(losses, "a block is repaired");
         Some(open.clone())
     }
 
@@ -225,7 +378,7 @@ impl Settlement {
     pub(crate) fn backlog(&self) -> Backlog {
         let state = self.state();
         let mut backlog = Backlog::default();
-        for open in state.open.values().filter(|open| open.seq.is_some() && !open.is_complete()) {
+        for open in state.open.values().filter(|open| open.seq.is_some() && !open.repair && !open.is_complete()) {
             backlog.blocks += 1;
             backlog.bytes = backlog.bytes.saturating_add(u64::from(open.facts.payload_len));
             backlog.oldest = Some(backlog.oldest.map_or(open.since, |oldest| oldest.min(open.since)));

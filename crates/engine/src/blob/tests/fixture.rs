@@ -143,6 +143,10 @@ impl Fixture {
         self.engine.list_blobs(&self.caller, "bucket", options).await
     }
 
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+
     pub(crate) async fn settle(&self) {
         let report = self.engine.settle_wait(Duration::from_mins(2)).await.unwrap();
         assert_eq!(report.unsettled_blocks, 0);
