@@ -21,6 +21,14 @@ unit PACKAGE:
 sim SEED:
     cargo run --locked --package diaspore-tests --example sim -- {{SEED}}
 
+# Many simulated histories on all processors: `just campaign 0 100000`, or with longer ones `just campaign 0 1000 40`.
+campaign FROM TO *STEPS:
+    cargo run --locked --package diaspore-tests --example campaign -- {{FROM}} {{TO}} {{STEPS}}
+
+# kill -9 of the real process under load, as often as wanted.
+kills COUNT:
+    DIASPORE_KILLS={{COUNT}} cargo test --locked --package diaspore-tests --test it -- kill
+
 # The block format on the reference engines alone.
 reference:
     cargo test --locked --package diaspore-block --no-default-features
