@@ -8,8 +8,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, ErrorKind, Precondition};
+use diaspore_engine::{CollectAsked, Engine};
 use diaspore_ledger::MemoryMedium;
 use diaspore_testkit::{Fault, Misbehaviour, Tripwire};
 
@@ -34,6 +34,12 @@ pub enum Story {
     Recovery,
     /// An orderly stop.
     Shutdown,
+    /// A garbage collection that deletes blocks nobody names.
+    Collect,
+    /// A garbage collection that moves what is alive out of a block that is mostly dead.
+    Compact,
+    /// A scrub that finds the shards of one provider gone, and their repair.
+    Repair,
 }
 
 impl Story {
@@ -71,13 +77,14 @@ impl Telling {
         world.set_tripwire(Some(tripwire.clone()));
         world.start(true).await.map_err(broken)?;
         let caller = world.caller().await.map_err(broken)?;
-        let mut telling = Self { world, model: Model::default(), caller, next: 0 };
+        let mut telling = Self { world, model: Model::default(), caller, next: 1 };
         telling.engine()?.create_bucket(&telling.caller, BUCKET).await.map_err(broken)?;
-        for (key, len) in [("kept", 3000), ("large", 700_000), ("doomed", 2000)] {
+        for (key, len) in [("kept", 3000), ("large", 1_300_000), ("doomed", 2000)] {
             let value = telling.value(len);
             telling.act(Action::Put { key: key.into(), value, condition: Precondition::None }).await?;
         }
         telling.settle().await?;
+        telling.prepare(story).await?;
         let alive = telling.tell(story, step, &tripwire).await?;
         telling.world.set_tripwire(None);
         telling.judge().await?;
@@ -89,32 +96,62 @@ impl Telling {
     }
 
     fn value(&mut self, len: usize) -> Value {
-        self.next += 1;
+        // Odd seeds give bytes that do not compress: what is large stays large.
+        self.next += 2;
         Value { seed: self.next, len }
+    }
+
+    /// What must have happened before the story can be told.
+    async fn prepare(&mut self, story: Story) -> Result<(), Violation> {
+        match story {
+            Story::Start | Story::Recovery => {
+                // Writes that are released but not settled, so that the start has something to carry.
+                let value = self.value(2500);
+                self.act(Action::Put { key: b"tail".to_vec(), value, condition: Precondition::None }).await?;
+                self.world.crash(if story == Story::Start { DiskFate::Kept } else { DiskFate::Lost });
+            }
+            Story::Collect => {
+                self.act(Action::Delete { key: b"large".to_vec() }).await?;
+                self.settle().await?;
+            }
+            Story::Compact => {
+                // The part shares its chunks with the whole, which then goes.
+                let whole = self.value(1_500_000);
+                let part = Value { len: 200_000, ..whole };
+                for (key, value) in [("whole", whole), ("part", part)] {
+                    self.act(Action::Put { key: key.into(), value, condition: Precondition::None }).await?;
+                }
+                self.act(Action::Delete { key: b"whole".to_vec() }).await?;
+                self.settle().await?;
+            }
+            Story::Repair => {
+                if let Some(store) = self.world.stores.last() {
+                    for (path, _) in store.objects() {
+                        store.tamper(&path, None);
+                    }
+                }
+            }
+            Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown => (),
+        }
+        Ok(())
     }
 
     /// The story itself, up to its end or the process's.
     async fn tell(&mut self, story: Story, step: u64, tripwire: &Tripwire) -> Result<bool, Violation> {
-        if matches!(story, Story::Start | Story::Recovery) {
-            // Writes that are released but not settled, so that the start has something to carry.
-            let value = self.value(2500);
-            self.act(Action::Put { key: b"tail".to_vec(), value, condition: Precondition::None }).await?;
-            self.world.crash(if story == Story::Start { DiskFate::Kept } else { DiskFate::Lost });
-        }
         let disk = self.world.disk();
         let left: Arc<Mutex<Option<MemoryMedium>>> = Arc::default();
         let keep = Arc::clone(&left);
         // Now nothing of what was not synced is left, now some bytes of it.
         let torn = usize::try_from(step % 3).map_err(broken)? * 150;
         tripwire.arm(step, move || *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(disk.crash_torn(torn)));
-        let large = self.value(900_000);
+        let large = self.value(1_400_000);
         let small = self.value(1800);
         let action = match story {
             Story::SmallPut => Some(Action::Put { key: b"new".to_vec(), value: small, condition: Precondition::None }),
             Story::LargePut => Some(Action::Put { key: b"new".to_vec(), value: large, condition: Precondition::None }),
             Story::Overwrite => Some(Action::Put { key: b"large".to_vec(), value: small, condition: Precondition::None }),
             Story::Delete => Some(Action::Delete { key: b"doomed".to_vec() }),
-            Story::Start | Story::Recovery | Story::Shutdown => None,
+            _ => None,
         };
         let mut answer = None;
         let outcome = {
@@ -123,11 +160,13 @@ impl Telling {
             let doing = async {
                 if let Some(action) = action.clone() {
                     *answer = Some(perform(living(world)?, caller, action).await);
-                } else if story == Story::Shutdown {
-                    living(world)?.shutdown().await.map_err(broken)?;
-                    return Ok(());
-                } else {
-                    world.start(false).await.map_err(broken)?;
+                }
+                match story {
+                    Story::Shutdown => return living(world)?.shutdown().await.map_err(broken),
+                    Story::Start | Story::Recovery => world.start(false).await.map_err(broken)?,
+                    Story::Collect | Story::Compact => collect(&living(world)?).await?,
+                    Story::Repair => scrub(&living(world)?).await?,
+                    Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete => (),
                 }
                 living(world)?.settle_wait(Duration::from_mins(1)).await.map_err(broken)?;
                 // The view's flush and whatever else comes by itself.
@@ -189,9 +228,13 @@ impl Telling {
         if report.unsettled_blocks == 0 { Ok(()) } else { Err(Violation(format!("{} blocks do not settle", report.unsettled_blocks))) }
     }
 
-    /// Starts again and looks at everything; then loses the disk and two providers, and looks again.
+    /// Starts again and looks at everything; collects, repairs and looks again; then loses the disk and two providers, and looks once
+    /// more.
     async fn judge(&mut self) -> Result<(), Violation> {
         self.revive().await?;
+        self.settle().await?;
+        collect(&self.engine()?).await?;
+        scrub(&self.engine()?).await?;
         self.settle().await?;
         for store in self.world.stores.iter().take(2) {
             store.lose_everything();
@@ -221,4 +264,22 @@ impl Telling {
 
 fn living(world: &Deployment) -> Result<Engine, Violation> {
     world.engine.clone().ok_or_else(|| Violation("no engine is alive".into()))
+}
+
+/// Collects whatever can be, at once.
+async fn collect(engine: &Engine) -> Result<(), Violation> {
+    let asked = CollectAsked { now: true, max_dead_permille: Some(50), dry_run: false };
+    engine.collect(asked).await.map(drop).map_err(|error| Violation(format!("the collection ended early: {error}")))
+}
+
+/// Looks at every shard and waits until what is missing was made again.
+async fn scrub(engine: &Engine) -> Result<(), Violation> {
+    engine.scrub(false).map_err(broken)?;
+    let report = engine.scrub_wait(Duration::from_mins(30)).await;
+    let whole = report.census.as_ref().is_some_and(|census| census.degraded + census.at_risk + census.lost == 0);
+    if !report.running && report.repairs_left == 0 && whole {
+        Ok(())
+    } else {
+        Err(Violation(format!("not everything was repaired: {report:?}")))
+    }
 }
