@@ -35,11 +35,13 @@ use crate::shared::Shared;
 use crate::world::cpu;
 use allowance::Allowance;
 pub use choose::Cost;
+pub(crate) use choose::mean;
 use choose::{Block, Bounds};
 use keep::Nominated;
 pub(crate) use keep::{Keep, Lease, Pins};
 use mark::{Marks, Roots};
 pub use orphans::Found;
+pub(crate) use orphans::Listing;
 pub use sweep::Swept;
 
 /// Pause between two collections in the background.
@@ -264,6 +266,38 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     let (condemned, erased, moved) = (report.condemned_blocks, report.swept.blocks, report.moved_bytes);
     tracing::info!(condemned, erased, moved, freed = report.swept.bytes, "collected");
     Ok(report)
+}
+
+/// Writes blocks anew in the present layout and condemns them, for what they lack is a free domain. They go with the grace time, at once at a provider
+/// that is being left. Gives how many were written anew.
+///
+/// # Errors
+/// `NotAccepted` while a collection runs for long.
+pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<u64, Error> {
+    let turn = tokio::time::timeout(RECORD_DEADLINE, Arc::clone(&shared.collector.turn).lock_owned()).await;
+    let _turn = turn.map_err(|_| Error::new(ErrorKind::NotAccepted, "a collection runs; it has to end first"))?;
+    let marking = shared.keep.begin_marking();
+    let roots = Roots::take(shared).await?;
+    let mut nominated = marking.nominate(blocks.iter().copied());
+    drop(marking);
+    let free = nominated.blocks().to_vec();
+    let mut written = 0;
+    for group in empty::plan(shared, &roots, &free).await? {
+        match Box::pin(empty::carry_out(shared, group)).await {
+            Ok(moved) => {
+                written += condemn(shared, nominated.split(&moved.emptied.into_iter().collect()), CondemnReason::Rewritten).await?;
+            }
+            Err(error) => tracing::warn!(%error, "blocks could not be written anew; they stay"),
+        }
+    }
+    drop((nominated, roots));
+    sweep::sweep(shared, Duration::ZERO, &Allowance::free()).await?;
+    Ok(written)
+}
+
+/// What a provider lists, sorted by what the map says; `None` if it does not answer. Orphans that are certainly dead are deleted.
+pub(crate) async fn listed(shared: &Arc<Shared>, provider: &ProviderId) -> Result<Option<Listing>, Error> {
+    orphans::listing(shared, provider).await
 }
 
 /// Writes the record. The nominations live until it is applied, whatever becomes of whoever asked for it.

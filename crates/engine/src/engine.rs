@@ -19,6 +19,7 @@ use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
 use crate::losses::{self, Losses};
+use crate::relocate::{self, Errand, Relocated, RelocationState};
 use crate::scrub::{self, DrillReport, ScrubReport};
 use crate::settle::SettleReport;
 use crate::shared::{Ground, Shared};
@@ -258,6 +259,27 @@ impl Engine {
     pub async fn set_provider_mode(&self, caller: &Caller, provider: &str, mode: ProviderMode, reason: &str) -> Result<(), Error> {
         let id = ProviderId::new(provider).map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         modes::set(&self.shared(), caller.principal, &id, mode, reason).await
+    }
+
+    /// Moves shards between providers and waits for the end of it.
+    ///
+    /// # Errors
+    /// `NotAccepted` while shards are being moved; `Invalid` for a provider that is not configured, or a price above the bound.
+    pub async fn relocate(&self, errand: Errand) -> Result<Relocated, Error> {
+        Box::pin(relocate::run(&self.shared(), errand)).await
+    }
+
+    /// Starts moving shards; gives its number, by which [`Engine::relocations`] tells how it went.
+    ///
+    /// # Errors
+    /// `NotAccepted` while shards are being moved.
+    pub fn begin_relocating(&self, errand: Errand) -> Result<u64, Error> {
+        relocate::begin(&self.shared(), errand).map(|begun| begun.number)
+    }
+
+    /// Moves of this process.
+    pub fn relocations(&self) -> RelocationState {
+        self.shared().relocations.state()
     }
 
     /// State and counters.

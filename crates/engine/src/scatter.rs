@@ -304,7 +304,8 @@ pub(crate) async fn put_shard(ground: &Ground, coded: &Coded, shard: u8, provide
     ground.fleet.put(provider, object.0.as_str(), object.1, Deadline::transfer(bytes)).await
 }
 
-/// Placements as the log keeps them: durable shards, then providers that may hold the others.
+/// Placements as the log keeps them, one for each shard: where it is durable, or else a provider that may hold it. Of several that were tried
+/// for a shard one is named, since whoever looks for the shard asks everybody.
 pub(crate) fn placements_of(stored: &[(u8, String)], tried: &[(u8, String)]) -> Vec<Placement> {
     let acked = stored.iter().map(|(shard, provider)| Placement { shard: *shard, provider: provider.clone(), acked: true });
     let open = tried
@@ -313,11 +314,27 @@ pub(crate) fn placements_of(stored: &[(u8, String)], tried: &[(u8, String)]) -> 
         .map(|(shard, provider)| Placement { shard: *shard, provider: provider.clone(), acked: false });
     let mut all: Vec<Placement> = acked.chain(open).collect();
     all.sort_by(|a, b| (a.shard, &a.provider).cmp(&(b.shard, &b.provider)));
+    all.dedup_by_key(|place| place.shard);
     all
 }
 
 async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A provider failed, its shard was on its way to a spare domain when the others made the quorum: the note named that shard twice, which
+    /// no record may, and whatever was to be committed with it was refused. Found by leaving a dead provider.
+    #[test]
+    fn a_shard_that_was_tried_twice_has_one_place() {
+        let places = |list: &[(u8, &str)]| list.iter().map(|(shard, home)| (*shard, (*home).to_owned())).collect::<Vec<_>>();
+        let all = placements_of(&places(&[(0, "a"), (2, "c")]), &places(&[(0, "a"), (1, "b"), (1, "d"), (2, "c"), (3, "e")]));
+        let shown: Vec<(u8, &str, bool)> = all.iter().map(|place| (place.shard, place.provider.as_str(), place.acked)).collect();
+        assert_eq!(shown, [(0, "a", true), (1, "b", false), (2, "c", true), (3, "e", false)]);
     }
 }

@@ -27,6 +27,7 @@ use crate::history::Recorder;
 use crate::layout::Layout;
 use crate::modes::Modes;
 use crate::namespace::KeyLocks;
+use crate::relocate::Relocations;
 use crate::scrub::Scrubbing;
 use crate::settle::Settlement;
 use crate::unjudged::Unjudged;
@@ -53,6 +54,7 @@ pub(crate) struct Ground {
     pub(crate) scrub: Arc<Scrubbing>,
     /// How each provider is to be used.
     pub(crate) modes: Arc<Modes>,
+    pub(crate) relocations: Arc<Relocations>,
     /// What this build met at a provider and cannot judge.
     pub(crate) unjudged: Arc<Unjudged>,
     /// What to abort; none once the engine was aborted.
@@ -86,6 +88,7 @@ impl Ground {
             collector: Arc::default(),
             scrub: Arc::default(),
             modes: Arc::default(),
+            relocations: Arc::default(),
             unjudged: Arc::default(),
             running: Arc::new(Mutex::new(Some(Vec::new()))),
             started: tokio::time::Instant::now(),

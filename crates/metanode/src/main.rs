@@ -26,6 +26,7 @@ mod output;
 mod providers;
 mod quickstart;
 mod recovered;
+mod relocate;
 mod secret;
 mod service;
 mod telemetry;

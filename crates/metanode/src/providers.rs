@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::{note, table};
+use crate::relocate;
 use crate::{credentials, secret, service};
 
 /// One account for people and programs; never a secret.
@@ -47,6 +48,8 @@ struct Probed {
 pub(crate) async fn run(global: &Global, command: &Providers) -> Outcome {
     let home = Home::find(global.home.as_deref(), global.config.as_deref())?;
     match command {
+        Providers::Evacuate(flags) => relocate::evacuate(global, flags).await,
+        Providers::Rebalance(flags) => relocate::rebalance(global, flags).await,
         Providers::List => {
             let config = Config::load(home.config())?;
             let accounts = accounts(&home, &config)?;

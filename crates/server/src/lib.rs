@@ -31,6 +31,7 @@ mod openapi;
 mod problem;
 mod progress;
 mod range;
+mod relocate;
 mod router;
 mod serve;
 mod socket;

@@ -54,12 +54,8 @@ impl Index {
         Ok(Self(names))
     }
 
-    /// Whether it may be the name of a block of the map.
-    pub(crate) fn knows(&self, name: &ObjectName) -> bool {
-        self.block(name).is_some()
-    }
-
-    fn block(&self, name: &ObjectName) -> Option<BlockId> {
+    /// The block of the map that it may be the name of.
+    pub(crate) fn block(&self, name: &ObjectName) -> Option<BlockId> {
         let key = short(name);
         let at = self.0.partition_point(|(known, _)| *known < key);
         self.0.get(at).filter(|(known, _)| *known == key).map(|(_, block)| *block)

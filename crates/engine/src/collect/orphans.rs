@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::{Attempt, Counter, IncarnationId};
+use diaspore_block::id::{Attempt, BlockId, Counter, IncarnationId};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::{ObjectName, ShardAddress};
 use diaspore_ledger::Snapshot;
@@ -62,13 +62,39 @@ pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &All
     let mut all = BTreeMap::new();
     let past = Past::of(shared)?;
     for provider in targets(shared)? {
-        let found = Box::pin(at(shared, &provider, &past, grace, allowance)).await?;
+        let found = Box::pin(at(shared, &provider, &past, (grace, allowance), |_| ())).await?;
         all.insert(provider.to_string(), found);
     }
     Ok(all)
 }
 
-async fn at(shared: &Arc<Shared>, provider: &ProviderId, past: &Past, grace: Duration, allowance: &Allowance) -> Result<Found, Error> {
+/// What one provider lists, for whoever leaves it.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) control: u64,
+    pub(crate) pending: u64,
+    pub(crate) orphans: u64,
+    pub(crate) foreign: u64,
+    /// Blocks of the map with an object there.
+    pub(crate) blocks: Vec<BlockId>,
+}
+
+/// Lists one provider, without a grace time for orphans.
+pub(super) async fn listing(shared: &Arc<Shared>, provider: &ProviderId) -> Result<Option<Listing>, Error> {
+    let mut blocks = Vec::new();
+    let allowance = Allowance::free();
+    let found = Box::pin(at(shared, provider, &Past::of(shared)?, (Duration::ZERO, &allowance), |block| blocks.push(block))).await?;
+    let Found { listed, control, pending, orphans, deleted, foreign, .. } = found;
+    Ok(listed.then_some(Listing { control, pending, orphans: orphans - deleted, foreign, blocks }))
+}
+
+async fn at(
+    shared: &Arc<Shared>,
+    provider: &ProviderId,
+    past: &Past,
+    (grace, allowance): (Duration, &Allowance),
+    mut known: impl FnMut(BlockId),
+) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut unexpected: BTreeMap<u64, (ObjectName, u64)> = BTreeMap::new();
     // The listing first: whatever it shows that is part of the log by then is in the newer state that it is held against.
@@ -89,8 +115,9 @@ async fn at(shared: &Arc<Shared>, provider: &ProviderId, past: &Past, grace: Dur
     let view = shared.ledger.snapshot().map_err(local)?;
     let index = Index::of(shared, &view, provider).await?;
     for (name, size) in listed {
-        if index.knows(&name) {
+        if let Some(block) = index.block(&name) {
             found.known += 1;
+            known(block);
         } else if unexpected.len() < MOST {
             unexpected.insert(inventory::short(&name), (name, size));
         } else {

@@ -183,6 +183,49 @@ pub(crate) enum Providers {
     Configure(Box<Configure>),
     /// The configured accounts.
     List,
+    /// Leave a provider: move everything elsewhere, delete it there, certify it in the log. Goes on where an earlier run ended.
+    Evacuate(Evacuate),
+    /// Give every provider its share of what is stored, above all one that was added.
+    Rebalance(Rebalance),
+}
+
+/// `metanode storage providers evacuate`.
+#[derive(Debug, Args)]
+pub(crate) struct Evacuate {
+    /// Account to leave.
+    pub(crate) name: String,
+    /// It is gone for good: rebuild from the others and ask it for nothing.
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// Refuse if it costs more than so many US dollars by list prices, for example 2.50.
+    #[arg(long, value_name = "USD", value_parser = microdollars)]
+    pub(crate) max_cost: Option<u64>,
+    /// Only say what would move and what it costs.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait for the end, and say what came of it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `metanode storage providers rebalance`.
+#[derive(Debug, Args)]
+pub(crate) struct Rebalance {
+    /// Only say what would move and what it costs.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Wait for the end, and say what came of it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `2.50` in micro-dollars.
+fn microdollars(text: &str) -> Result<u64, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = part.len() <= 6 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let value = whole.parse::<u64>().ok().filter(|_| digits).zip(format!("{part:0<6}").parse::<u64>().ok());
+    let value = value.and_then(|(whole, part)| whole.checked_mul(1_000_000)?.checked_add(part));
+    value.ok_or_else(|| "an amount like 2.50".to_owned())
 }
 
 /// `metanode storage providers configure`.

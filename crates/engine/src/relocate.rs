@@ -1,0 +1,136 @@
+//! Moving shards between providers: leaving one, and giving a new one its share (docs/decisions/0013-garbage-collection.md).
+//!
+//! A shard is at its new place, and read back there, before the log says so; the old one is deleted only when that record was released. A
+//! crash at any step leaves a shard too many at most, which the next run finds: all it goes by is the map and what the providers show.
+
+mod evacuate;
+mod mover;
+mod rebalance;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::api::{Error, ErrorKind};
+use crate::shared::Shared;
+
+pub(crate) use evacuate::evacuate;
+pub use evacuate::{EvacuateAsked, Evacuated};
+pub use rebalance::Rebalanced;
+pub(crate) use rebalance::rebalance;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Errand {
+    /// Leave a provider.
+    Evacuate(EvacuateAsked),
+    /// Give every provider its share of what is stored.
+    Rebalance {
+        /// Only say what would move.
+        dry_run: bool,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "what", rename_all = "lowercase")]
+pub enum Relocated {
+    /// A provider was left, or as much of it as could be.
+    Evacuated(Evacuated),
+    /// Shards were spread anew.
+    Rebalanced(Rebalanced),
+}
+
+/// What is known about moves in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RelocationState {
+    /// Number of the one that runs.
+    pub running: Option<u64>,
+    /// Number of the last that ended.
+    pub ended: Option<u64>,
+    /// What came of it.
+    pub outcome: Option<Relocated>,
+    /// Why it ended early.
+    pub error: Option<String>,
+}
+
+/// One move of many shards at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Relocations {
+    state: Mutex<(u64, RelocationState)>,
+}
+
+impl Relocations {
+    pub(crate) fn state(&self) -> RelocationState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    fn begin(&self) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.1.running.is_some() {
+            return None;
+        }
+        state.0 += 1;
+        let number = state.0;
+        state.1.running = Some(number);
+        Some(number)
+    }
+
+    fn end(&self, number: u64, outcome: &Result<Relocated, Error>) {
+        let (outcome, error) = match outcome {
+            Ok(outcome) => (Some(outcome.clone()), None),
+            Err(error) => (None, Some(error.message.clone())),
+        };
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 =
+            RelocationState { running: None, ended: Some(number), outcome, error };
+    }
+}
+
+/// A move in a task of its own: whoever asked for it may go away.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) number: u64,
+    pub(crate) outcome: oneshot::Receiver<Result<Relocated, Error>>,
+}
+
+/// Starts an errand.
+///
+/// # Errors
+/// `NotAccepted` while one runs.
+pub(crate) fn begin(shared: &Arc<Shared>, errand: Errand) -> Result<Begun, Error> {
+    shared.check_writable()?;
+    let number = shared.relocations.begin();
+    let number = number.ok_or_else(|| Error::new(ErrorKind::NotAccepted, "shards are being moved already; that has to end first"))?;
+    let (done, outcome) = oneshot::channel();
+    let task = Arc::clone(shared);
+    shared.spawn(async move {
+        let mut closing = task.closing.subscribe();
+        let work = async {
+            match errand {
+                Errand::Evacuate(asked) => Box::pin(evacuate(&task, &asked)).await.map(Relocated::Evacuated),
+                Errand::Rebalance { dry_run } => Box::pin(rebalance(&task, dry_run)).await.map(Relocated::Rebalanced),
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => Err(Error::new(ErrorKind::NotAccepted, "the service is shutting down")),
+            outcome = work => outcome,
+        };
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "shards could not all be moved");
+        }
+        task.relocations.end(number, &outcome);
+        if done.send(outcome).is_err() {
+            tracing::debug!("nobody waits for the move");
+        }
+    });
+    Ok(Begun { number, outcome })
+}
+
+/// Runs an errand to its end.
+pub(crate) async fn run(shared: &Arc<Shared>, errand: Errand) -> Result<Relocated, Error> {
+    let begun = begin(shared, errand)?;
+    begun.outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::NotAccepted, "the service is shutting down")))
+}

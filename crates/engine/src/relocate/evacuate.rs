@@ -1,0 +1,274 @@
+//! Leaving a provider: everything it holds lies elsewhere, is deleted there, and the log certifies it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diaspore_block::id::{BlockId, PrincipalId};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::record::{ProviderEvacuated, ProviderMode};
+use diaspore_ledger::BlockEntry;
+use diaspore_policy::{FailureDomain, Price, ProviderId};
+use diaspore_provider::{Deadline, HealthState};
+use futures::stream::{self, StreamExt};
+use tokio::time::Instant;
+
+use super::mover::{self, Placed, Stay, each_block, shard_at};
+use crate::api::{Error, ErrorKind};
+use crate::coded::address_of;
+use crate::collect::{self, Cost};
+use crate::commit::{CommitRequest, NewRecord};
+use crate::layout;
+use crate::modes;
+use crate::namespace::local;
+use crate::shared::Shared;
+
+/// Shards moved at once, and named by one record.
+const AT_ONCE: usize = 3;
+const PER_RECORD: usize = 32;
+/// Times over the map: blocks that somebody worked on, or that were written meanwhile, come in the next.
+const PASSES: usize = 5;
+/// Pause before another pass.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Longest wait for what is unsettled.
+const SETTLES_WITHIN: Duration = Duration::from_mins(2);
+/// Longest wait for a record.
+const RECORD_DEADLINE: Duration = Duration::from_mins(2);
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvacuateAsked {
+    /// The operator's name of the account.
+    pub provider: String,
+    /// It is gone for good: it is not asked for anything, and what it may still hold is nobody's business.
+    pub dead: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Refuse if it costs more, in micro-dollars.
+    pub most: Option<u64>,
+}
+
+/// How leaving went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Evacuated {
+    /// The provider.
+    pub provider: String,
+    /// Blocks with a shard there when it began.
+    pub blocks: u64,
+    /// Bytes of those shards.
+    pub bytes: u64,
+    /// What moving them costs, by list prices.
+    pub cost: Cost,
+    /// Domains that take shards besides this one.
+    pub domains: u64,
+    /// Blocks with a shard on every one of those: they have to be written anew, narrower.
+    pub crowded: u64,
+    /// Of these, blocks of the log, which keep their layout until compacted logs stand for them.
+    pub crowded_log: u64,
+    /// Shards that lie elsewhere now.
+    pub moved_shards: u64,
+    /// Bytes of them.
+    pub moved_bytes: u64,
+    /// Blocks written anew.
+    pub rewritten: u64,
+    /// Blocks that still have a shard there.
+    pub remaining: u64,
+    /// Objects of this deployment that it still lists: claims, heads and keyring copies among them, which it keeps as long as it is configured.
+    pub left: u64,
+    /// Of these, claims, heads and keyring copies.
+    pub control: u64,
+    /// Objects there that are not this deployment's.
+    pub foreign: u64,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Whether the log certifies that nothing of the map lies there any more.
+    pub certified: bool,
+}
+
+/// Leaves a provider. Goes on where an earlier run ended.
+pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Result<Evacuated, Error> {
+    let unknown = || Error::new(ErrorKind::Invalid, format!("no provider is called {}; storage providers list names them", asked.provider));
+    let provider = ProviderId::new(&asked.provider).map_err(|_| unknown())?;
+    let spec = shared.fleet.provider(&provider).cloned().ok_or_else(unknown)?;
+    let mut report = plan(shared, &provider, &spec.domain, asked.dead)?;
+    affordable(&report.cost, asked.most)?;
+    if asked.dry_run {
+        return Ok(report);
+    }
+    let (mode, reason) = if asked.dead { (ProviderMode::Dead, "gone for good") } else { (ProviderMode::Draining, "being emptied") };
+    if shared.modes.of(&provider) != mode {
+        modes::set(shared, PrincipalId::NIL, &provider, mode, reason).await?;
+    }
+    shared.settlement.hurry();
+    let _all = shared.settlement.wait_all(SETTLES_WITHIN).await;
+    for pass in 0..PASSES {
+        if pass > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let crowded = Box::pin(one_pass(shared, &provider, asked.dead, &mut report)).await?;
+        if !crowded.is_empty() {
+            report.rewritten += Box::pin(collect::rewrite(shared, &crowded)).await?;
+        }
+        report.remaining = at(shared, &provider)?.len() as u64;
+        if report.remaining == report.crowded_log {
+            break;
+        }
+    }
+    Box::pin(certify(shared, &provider, asked.dead, report)).await
+}
+
+/// Refuses a price above the bound.
+fn affordable(cost: &Cost, most: Option<u64>) -> Result<(), Error> {
+    match most.filter(|most| cost.microdollars > *most) {
+        None => Ok(()),
+        Some(most) => Err(Error::new(
+            ErrorKind::Invalid,
+            format!("it costs up to {} micro-dollars by list prices, more than the {most} allowed; nothing was done", cost.microdollars),
+        )),
+    }
+}
+
+/// What lies there, what moving it costs, and whether there is room for it.
+fn plan(shared: &Shared, provider: &ProviderId, domain: &FailureDomain, dead: bool) -> Result<Evacuated, Error> {
+    let mut domains = layout::healthy(shared);
+    domains.remove(domain);
+    let mut report = Evacuated { provider: provider.to_string(), domains: domains.len() as u64, ..Evacuated::default() };
+    let own = shared.fleet.provider(provider).map(|spec| spec.price.clone()).unwrap_or_default();
+    let prices: Vec<&Price> = shared.fleet.providers().iter().filter(|spec| spec.id != *provider).map(|spec| &spec.price).collect();
+    let others = collect::mean(&prices);
+    let silent = dead || shared.fleet.health(provider).is_some_and(|health| health.state == HealthState::Down);
+    for entry in at(shared, provider)? {
+        let facts = &entry.facts;
+        let bytes = diaspore_block::geometry::object_len(facts.shard_len).unwrap_or_default() as u64;
+        report.blocks += 1;
+        report.bytes += bytes;
+        if usize::from(facts.geometry.n()) > domains.len() {
+            report.crowded += 1;
+            report.crowded_log += u64::from(facts.kind != BlockKind::Bulk);
+        }
+        let k = u64::from(facts.geometry.k());
+        let read = if silent {
+            Cost { reads: k, bytes_read: k * bytes, ..Cost::default() }.priced(&others)
+        } else {
+            Cost { reads: 1, deletes: 1, bytes_read: bytes, ..Cost::default() }.priced(&own)
+        };
+        report.cost.add(&read);
+        report.cost.add(&Cost { writes: 1, reads: 2, bytes_read: bytes, bytes_written: bytes, ..Cost::default() }.priced(&others));
+    }
+    report.remaining = report.blocks;
+    Ok(report)
+}
+
+/// Blocks with a shard at the provider, as the map says.
+fn at(shared: &Shared, provider: &ProviderId) -> Result<Vec<BlockEntry>, Error> {
+    let mut found = Vec::new();
+    each_block(shared, |entry| {
+        if shard_at(&entry.facts, provider).is_some() {
+            found.push(entry);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Moves what can be moved. Gives the bulk blocks for which no domain is free.
+async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, report: &mut Evacuated) -> Result<Vec<BlockId>, Error> {
+    let keep_old = if dead { BTreeSet::from([provider.clone()]) } else { BTreeSet::new() };
+    let blocks: Vec<BlockId> = at(shared, provider)?.into_iter().map(|entry| entry.facts.id).collect();
+    let mut crowded = Vec::new();
+    let mut placed: Vec<Placed> = Vec::new();
+    let mut moves = stream::iter(blocks)
+        .map(async |block| {
+            let entry = shared.ledger.snapshot().and_then(|view| view.block(block)).map_err(local)?;
+            let Some(entry) = entry else { return Ok((block, BlockKind::Bulk, Err(Stay::Busy))) };
+            let outcome = Box::pin(mover::place(shared, &entry, provider, None, dead)).await;
+            Ok::<_, Error>((block, entry.facts.kind, outcome))
+        })
+        .buffered(AT_ONCE);
+    while let Some(outcome) = moves.next().await {
+        match outcome? {
+            (_, _, Ok(one)) => {
+                report.moved_shards += 1;
+                report.moved_bytes += one.bytes;
+                placed.push(one);
+            }
+            (block, BlockKind::Bulk, Err(Stay::NoPlace)) => crowded.push(block),
+            (_, _, Err(_)) => (),
+        }
+        if placed.len() >= PER_RECORD {
+            mover::record(shared, std::mem::take(&mut placed), &keep_old).await?;
+        }
+    }
+    drop(moves);
+    mover::record(shared, placed, &keep_old).await?;
+    // A block that is only crowded because a domain is down for now keeps its layout.
+    let narrow = layout::of_bulk_blocks(shared)?;
+    let view = shared.ledger.snapshot().map_err(local)?;
+    let wider = |block: &BlockId| view.block(*block).is_ok_and(|entry| entry.is_some_and(|entry| entry.facts.geometry.n() > narrow.n));
+    crowded.retain(wider);
+    Ok(crowded)
+}
+
+/// Deletes what is still listed there, and says in the log what was left.
+async fn certify(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, mut report: Evacuated) -> Result<Evacuated, Error> {
+    if !dead {
+        clean(shared, provider, &mut report).await?;
+    }
+    report.remaining = at(shared, provider)?.len() as u64;
+    report.certified = report.remaining == 0;
+    if !report.certified {
+        return Ok(report);
+    }
+    let certificate = ProviderEvacuated {
+        provider: provider.to_string(),
+        blocks: report.blocks,
+        shards: report.moved_shards,
+        bytes: report.moved_bytes,
+        left: report.left,
+        reachable: report.reachable,
+    };
+    let request = CommitRequest::single(NewRecord::system(certificate), ());
+    shared.committer.submit(request, Instant::now() + RECORD_DEADLINE).await?;
+    tracing::info!(%provider, shards = report.moved_shards, left = report.left, reachable = report.reachable, "a provider was left");
+    Ok(report)
+}
+
+/// Twice: what the first listing shows of blocks that lie elsewhere is deleted, the second says what is left.
+async fn clean(shared: &Arc<Shared>, provider: &ProviderId, report: &mut Evacuated) -> Result<(), Error> {
+    for last in [false, true] {
+        let Some(listed) = collect::listed(shared, provider).await? else {
+            report.reachable = false;
+            return Ok(());
+        };
+        report.reachable = true;
+        report.left = listed.control + listed.orphans + listed.pending + listed.blocks.len() as u64;
+        (report.control, report.foreign) = (listed.control, listed.foreign);
+        if last || listed.blocks.is_empty() {
+            return Ok(());
+        }
+        let view = shared.ledger.snapshot().map_err(local)?;
+        for block in listed.blocks {
+            let Some(entry) = view.block(block).map_err(local)? else { continue };
+            // Only what the map places elsewhere: an unsettled block's shard may be all there is of it.
+            if entry.settled && shard_at(&entry.facts, provider).is_none() {
+                let name = shared.names.shard(&address_of(&entry.facts, provider.as_str()));
+                if let Err(error) = shared.fleet.delete(provider, name.as_str(), Deadline::control()).await {
+                    tracing::debug!(%error, "a shard stays at a provider that is being left");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_above_the_bound_is_refused() {
+        let cost = Cost { microdollars: 2_500_001, ..Cost::default() };
+        affordable(&cost, None).unwrap();
+        affordable(&cost, Some(2_500_001)).unwrap();
+        assert!(affordable(&cost, Some(2_500_000)).unwrap_err().message.contains("nothing was done"));
+    }
+}
