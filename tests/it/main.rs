@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod canary;
+mod checkpoints;
 mod claims;
 mod cli;
 mod cli_service;

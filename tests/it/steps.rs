@@ -25,3 +25,8 @@ fn whatever_step_a_start_or_a_stop_dies_at_the_next_start_works() {
 fn whatever_step_upkeep_dies_at_nothing_alive_is_lost() {
     tell(&[Story::Collect, Story::Compact, Story::Repair]);
 }
+
+#[test]
+fn whatever_step_a_checkpoint_dies_at_a_recovery_begins_from_what_counts() {
+    tell(&[Story::Checkpoint]);
+}

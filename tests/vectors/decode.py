@@ -545,11 +545,10 @@ def open_parked(ring, public, label, kind, length, provider, position, sealed):
 
 def open_head(ring, public, provider, incarnation, counter, sealed):
     r = open_parked(ring, public, "head", HEAD, 4096, provider, incarnation + struct.pack(">Q", counter), sealed)
-    h = {"deployment": r.id(), "root": block_ref(r), "covers": r.u64(), "before": r.option(Reader.u64), "acked": r.u64()}
+    h = {"deployment": r.id(), "root": block_ref(r), "covers": r.u64(), "acked": r.u64()}
     h |= {"settled": r.u64(), "checkpoint": r.text()}
     r.end()
     need(h["deployment"] == ring["deployment"] and 0 < h["covers"] <= h["settled"] <= h["acked"], "head")
-    need(h["before"] is None or h["before"] < h["covers"], "head")
     return h
 
 
@@ -870,8 +869,8 @@ class Vectors:
         open_claim(self.ring, self.public, *claimed, claim)
         *left, head = self.head()
         opened, of = open_head(self.ring, self.public, *left, head), self.index["head"]
-        marks = [of[x] for x in ("covers", "before", "acked_through", "settled_through")]
-        need([opened[x] for x in ("covers", "before", "acked", "settled")] == marks, "marks of the head")
+        marks = [of[x] for x in ("covers", "acked_through", "settled_through")]
+        need([opened[x] for x in ("covers", "acked", "settled")] == marks, "marks of the head")
         need(opened["checkpoint"].encode() == self.read(self.index["checkpoint"]), "checkpoint of the head")
         expect_refusal("a head as a claim", open_claim, self.ring, self.public, *claimed, head)
         expect_refusal("another provider's head", open_head, self.ring, self.public, "alpha", *left[1:], head)

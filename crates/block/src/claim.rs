@@ -48,8 +48,6 @@ fields! {
         pub root: BlockRef,
         /// The compacted log stands for every record up to here.
         pub covers: Seq,
-        /// What the generation before it covers: commit blocks behind that position were kept.
-        pub before: Option<Seq>,
         /// Every sequence up to here is acknowledged.
         pub acked_through: Seq,
         /// Every sequence up to here is settled.
@@ -100,9 +98,8 @@ impl Parked for Head {
         self.deployment
     }
     fn is_plausible(&self) -> bool {
-        let generations = self.covers > Seq(0) && self.before.is_none_or(|before| before < self.covers);
         let marks = self.covers <= self.settled_through && self.settled_through <= self.acked_through;
-        generations && marks && self.root.attempt.0 < Attempt::COUNT
+        self.covers > Seq(0) && marks && self.root.attempt.0 < Attempt::COUNT
     }
 }
 
@@ -262,20 +259,19 @@ mod tests {
             geometry: good.geometry,
             manifest_hash: Hash32::from_bytes([4; 32]),
         };
-        let head = |covers, before: Option<u64>, settled, acked| Head {
+        let head = |covers, settled, acked| Head {
             deployment: good.deployment,
             root: root.clone(),
             covers: Seq(covers),
-            before: before.map(Seq),
             acked_through: Seq(acked),
             settled_through: Seq(settled),
             checkpoint: String::new(),
         };
-        assert!(head(5, Some(4), 5, 5).is_plausible() && head(5, None, 6, 7).is_plausible());
-        for wrong in [head(5, None, 4, 7), head(5, None, 6, 5), head(5, Some(5), 5, 5), head(0, None, 0, 0)] {
+        assert!(head(5, 5, 5).is_plausible() && head(5, 6, 7).is_plausible());
+        for wrong in [head(5, 4, 7), head(5, 6, 5), head(0, 0, 0)] {
             assert!(!wrong.is_plausible());
         }
-        let fourth = Head { root: BlockRef { attempt: Attempt(4), ..root.clone() }, ..head(5, None, 5, 5) };
+        let fourth = Head { root: BlockRef { attempt: Attempt(4), ..root.clone() }, ..head(5, 5, 5) };
         assert!(!fourth.is_plausible());
         // What is not plausible is neither sealed nor taken from somebody who did seal it.
         let name = world.names().claim("alpha", good.incarnation, good.epoch);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use diaspore_block::id::{BlockId, Seq, Timestamp};
+use diaspore_block::id::{BlockId, Timestamp};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::ObjectName;
 use diaspore_block::record::{BlocksCondemned, CondemnReason};
@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::{Error, ErrorKind};
+use crate::checkpoint;
 use crate::commit::{CommitRequest, NewRecord};
 use crate::namespace::local;
 use crate::shared::Shared;
@@ -324,7 +325,7 @@ impl Choice {
     fn of(shared: &Shared, view: &Snapshot, marks: &Marks, bounds: Bounds) -> Result<Self, Error> {
         let mut choice = Self::default();
         choice.report.unreadable_buckets = marks.unreadable.len() as u64;
-        let log = LogNeeds::of(view)?;
+        let log = LogNeeds(checkpoint::needed(shared, view)?);
         let prices: Vec<&Price> = shared.fleet.providers().iter().map(|spec| &spec.price).collect();
         let price = choose::mean(&prices);
         let providers = prices.len() as u64;
@@ -386,36 +387,17 @@ fn measured(entry: &BlockEntry, marks: &Marks) -> Block {
 }
 
 /// What the log itself needs, beside all blobs: commit blocks that a start or a recovery would replay, and the compacted logs that it keeps.
-struct LogNeeds {
-    /// Commit blocks up to here are covered by both kept compacted logs.
-    floor: Seq,
-    kept: BTreeSet<BlockId>,
-    /// Blocks that came later may belong to a compacted log that is being written.
-    newest: Seq,
-}
+struct LogNeeds(checkpoint::Needed);
 
 impl LogNeeds {
-    fn of(view: &Snapshot) -> Result<Self, Error> {
-        let compactions = view.compactions().map_err(local)?;
-        let mut newest = compactions.iter().rev();
-        let (Some(first), Some(second)) = (newest.next(), newest.next()) else {
-            return Ok(Self { floor: Seq(0), kept: BTreeSet::new(), newest: Seq(0) });
-        };
-        let of = |entry: &diaspore_ledger::CompactionEntry| {
-            entry.compacted.parts.iter().copied().chain([entry.compacted.root]).collect::<Vec<_>>()
-        };
-        let kept = [of(first), of(second)].into_iter().flatten().collect();
-        Ok(Self { floor: second.compacted.covers, kept, newest: first.seq })
-    }
-
     /// Why a block may go once nothing alive is in it; `None` if the log needs it.
     fn reason(&self, entry: &BlockEntry) -> Option<CondemnReason> {
         match entry.facts.kind {
             BlockKind::Bulk => Some(CondemnReason::Dead),
-            BlockKind::Commit => (entry.seq <= self.floor).then_some(CondemnReason::Covered),
+            BlockKind::Commit => (entry.seq <= self.0.floor).then_some(CondemnReason::Covered),
             // A decision says who rules, and a start without a compacted log looks for it.
             BlockKind::Decision => None,
-            BlockKind::Compacted => (entry.seq < self.newest && !self.kept.contains(&entry.facts.id)).then_some(CondemnReason::Outdated),
+            BlockKind::Compacted => (!self.0.blocks.contains(&entry.facts.id)).then_some(CondemnReason::Outdated),
         }
     }
 }

@@ -73,6 +73,8 @@ pub struct EngineConfig {
     pub probe_deadline: Duration,
     /// Longest time between the last byte of a change and its answer, whatever providers do: `NotAccepted` or `OutcomeUnknown` then.
     pub answer_deadline: Duration,
+    /// The log is compacted when it has grown by so many records, and by a quarter of itself; 0 for never by itself.
+    pub checkpoint_after: u64,
     /// What [`crate::Engine::history`] gave at the end of the last run.
     pub history: History,
     /// Told when the engine has stopped for good.
@@ -88,6 +90,7 @@ impl EngineConfig {
             limits: Limits::default(),
             probe_deadline: Duration::from_secs(10),
             answer_deadline: Duration::from_secs(30),
+            checkpoint_after: 50_000,
             history: History::default(),
             on_fatal: Arc::new(|_| ()),
         }

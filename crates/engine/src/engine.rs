@@ -15,6 +15,7 @@ use crate::api::{
     ListPage, NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
 };
 use crate::audit::{self, AuditLine, Event};
+use crate::checkpoint::{CheckpointReport, CheckpointState};
 use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
@@ -25,7 +26,7 @@ use crate::settle::SettleReport;
 use crate::shared::{Ground, Shared};
 use crate::succession::Succession;
 use crate::world::{Clock, Entropy};
-use crate::{blob, commit, keyring, modes, namespace, reconcile, settle, status};
+use crate::{blob, checkpoint, commit, keyring, modes, namespace, reconcile, settle, status};
 
 /// A running engine. Clones share it; it ends with [`Engine::shutdown`].
 #[derive(Debug, Clone)]
@@ -198,6 +199,22 @@ impl Engine {
     /// Waits until every released block is settled, at most for `timeout`.
     pub async fn settle_wait(&self, timeout: Duration) -> Result<SettleReport, Error> {
         settle::wait(&self.shared(), timeout).await
+    }
+
+    /// Compacts the log now: writes what the ledger knows as a checkpoint, waits until it is settled, and announces it at every provider.
+    /// Waits as long as a domain is down that holds something unsettled; whoever drops the call gives it up.
+    pub async fn checkpoint_log(&self) -> Result<CheckpointReport, Error> {
+        checkpoint::make(&self.shared()).await
+    }
+
+    /// Begins [`Engine::checkpoint_log`] and lets it go on by itself; gives its number, or that of the one that was asked for before.
+    pub fn begin_checkpoint(&self) -> Result<u64, Error> {
+        checkpoint::begin(&self.shared())
+    }
+
+    /// How the checkpoints that were begun go.
+    pub fn checkpoint_state(&self) -> CheckpointState {
+        checkpoint::state(&self.shared())
     }
 
     /// Whether reads are served.

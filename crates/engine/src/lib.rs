@@ -6,7 +6,7 @@
 //!
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
-//! - `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
+//! - `checkpoint`: the log in a compacted form. `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
 //! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened. `losses`: what cannot be read.
 //! - `scrub`: whether what is stored is still there and right. `modes`: how each provider is to be used.
 
@@ -17,6 +17,7 @@ pub mod world;
 mod audit;
 mod blob;
 mod cache;
+mod checkpoint;
 mod chunker;
 mod claim;
 mod coded;
@@ -45,6 +46,7 @@ mod unjudged;
 mod upload;
 
 pub use audit::AuditLine;
+pub use checkpoint::{CheckpointReport, CheckpointState};
 pub use collect::{Asked as CollectAsked, Collected, CollectorState, Cost, Found, Swept};
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
 pub use diaspore_block::id;

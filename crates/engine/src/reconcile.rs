@@ -1,6 +1,7 @@
 //! Start = reconcile (PROTOCOL rules 5 to 11): claim; wait out leases; list claims again; find the end of the log; carry the
 //! tail over; decide; only then serve.
 
+mod base;
 mod chain;
 mod decide;
 mod position;
@@ -153,13 +154,19 @@ fn newest_decided(chain: &[ChainEntry], book: &ClaimBook) -> Option<Rank> {
 /// Finds the end, decides, and sets the engine going.
 async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     let evidence = evidence(&ground)?;
+    let witnesses = match Box::pin(base::catch_up(&ground, &claimed, &evidence)).await? {
+        Ok(witnesses) => witnesses,
+        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
+    };
     let have = local_end(&ground)?;
     let chain = match chain::find(&ground, &claimed.book, &evidence, claimed.rank, have).await? {
         Ok(chain) => chain,
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
     check_permission(&ground, &claimed, &chain)?;
-    let end = match tail::read(&ground, &claimed.book, &evidence, &chain, have.map_or(Seq(0), |local| local.seq)).await? {
+    let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
+    let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
+    let end = match tail::read(&ground, &claimed.book, &evidence, &chain, from).await? {
         Ok(end) => end,
         Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
     };
@@ -215,11 +222,15 @@ fn too_few_to_decide(ground: Ground, end: &End, few: &Error) -> Result<Arc<Share
 /// An empty disk in front of a log is only filled with the operator's permission.
 fn check_permission(ground: &Ground, claimed: &Claimed, chain: &Chain) -> Result<(), Error> {
     if claimed.disk_was_empty && chain.ruling.is_some() && ground.config.mode == Mode::Start {
-        return Err(refused(
-            "the local ledger is empty but the providers hold a log: run `storage distributed recover` to rebuild it, or restore the service's disk".to_owned(),
-        ));
+        return Err(without_permission());
     }
     Ok(())
+}
+
+fn without_permission() -> Error {
+    refused(
+        "the local ledger is empty but the providers hold a log: run `storage distributed recover` to rebuild it, or restore the service's disk".to_owned(),
+    )
 }
 
 fn local_end(ground: &Ground) -> Result<Option<Local>, Error> {

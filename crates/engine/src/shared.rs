@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Error, ErrorKind};
 use crate::audit::AuditQueue;
 use crate::blob::DataPath;
+use crate::checkpoint::Checkpoints;
 use crate::collect::{Collector, Keep};
 use crate::commit::Committer;
 use crate::config::{EngineConfig, Fatal, Limits};
@@ -224,6 +225,8 @@ pub(crate) struct Shared {
     pub(crate) fence: Fence,
     pub(crate) committer: Committer,
     pub(crate) settlement: Settlement,
+    /// Compacted logs.
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) locks: KeyLocks,
     /// One permit per byte of commit blocks whose shards are still on their way.
     pub(crate) commit_buffers: Arc<Semaphore>,
@@ -269,6 +272,7 @@ impl Shared {
             fence,
             committer,
             settlement: Settlement::default(),
+            checkpoints: Checkpoints::default(),
             locks: KeyLocks::default(),
             commit_buffers: Arc::new(Semaphore::new(commit_buffer_bytes(&limits))),
             read_bytes: Arc::new(Semaphore::new(limits.read_bytes)),

@@ -41,6 +41,34 @@ pub enum JournalEntry {
         /// Now.
         to: u32,
     },
+    /// A step of installing a state that a compacted log holds.
+    Base(BaseStep),
+}
+
+/// Installing a state in place of what is there: its rows come between a beginning and an end.
+#[derive(Clone, PartialEq, Eq)]
+pub enum BaseStep {
+    /// Everything goes that is not this disk's own, and nothing can be applied until the end.
+    Begin,
+    /// Rows in the encoding of compacted logs, behind those that came before.
+    Rows(Bytes),
+    /// The state is whole; it is refused unless it gives this.
+    End {
+        /// Its newest applied sequence; 0 for an empty state.
+        covers: Seq,
+        /// Its log.
+        log: LogHead,
+    },
+}
+
+impl std::fmt::Debug for BaseStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Begin => f.write_str("Begin"),
+            Self::Rows(plain) => write!(f, "Rows({} bytes)", plain.len()),
+            Self::End { covers, .. } => write!(f, "End({covers})"),
+        }
+    }
 }
 
 impl std::fmt::Debug for JournalEntry {
@@ -53,6 +81,7 @@ impl std::fmt::Debug for JournalEntry {
             Self::Dropped { .. } => "JournalEntry::Dropped",
             Self::Keyring(_) => "JournalEntry::Keyring(redacted)",
             Self::Migrated { .. } => "JournalEntry::Migrated",
+            Self::Base(_) => "JournalEntry::Base(redacted)",
         })
     }
 }
@@ -165,6 +194,9 @@ const DROPPED: u8 = 5;
 const KEYRING: u8 = 6;
 const BLOCK: u8 = 7;
 const MIGRATED: u8 = 8;
+const BASE_BEGIN: u8 = 9;
+const BASE_ROWS: u8 = 10;
+const BASE_END: u8 = 11;
 
 /// The encoding of an applied block.
 pub(crate) fn encode_applied(block: &AppliedBlock) -> Vec<u8> {
@@ -216,6 +248,17 @@ impl JournalEntry {
                 from.put(&mut out);
                 to.put(&mut out);
             }
+            Self::Base(BaseStep::Begin) => out.push(BASE_BEGIN),
+            Self::Base(BaseStep::Rows(plain)) => {
+                out.reserve(1 + plain.len());
+                out.push(BASE_ROWS);
+                out.extend_from_slice(plain);
+            }
+            Self::Base(BaseStep::End { covers, log }) => {
+                out.push(BASE_END);
+                covers.put(&mut out);
+                log.put(&mut out);
+            }
         }
         out
     }
@@ -230,6 +273,9 @@ fn decode_parts(reader: &mut Reader<'_>) -> diaspore_block::Result<Entry> {
         DROPPED => JournalEntry::Dropped { incarnation: reader.value()?, from: reader.value()? },
         KEYRING => JournalEntry::Keyring(reader.value()?),
         MIGRATED => JournalEntry::Migrated { from: reader.value()?, to: reader.value()? },
+        BASE_BEGIN => JournalEntry::Base(BaseStep::Begin),
+        BASE_ROWS => JournalEntry::Base(BaseStep::Rows(Bytes::copy_from_slice(reader.take(reader.remaining())?))),
+        BASE_END => JournalEntry::Base(BaseStep::End { covers: reader.value()?, log: reader.value()? }),
         BLOCK => {
             let (seq, incarnation, counter) = (reader.value()?, reader.value()?, reader.value()?);
             let (attempt, block) = (reader.value()?, reader.value()?);

@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
+use diaspore_block::compacted::each_row;
+use diaspore_block::error::BlockError;
 use diaspore_block::id::{Hash32, Seq};
-use diaspore_block::log::LogTree;
+use diaspore_block::log::{LogTree, leaf_hash};
 use diaspore_block::record::Record;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{self, Entry};
-use crate::error::Result;
+use crate::entry::{self, BaseStep, Entry, JournalEntry};
+use crate::error::{LedgerError, Result};
 use crate::journal::{self, StreamKind};
 use crate::medium::Medium;
 use crate::secret::Secret;
@@ -131,6 +133,32 @@ struct Told {
     root_of_view: Option<(u64, Hash32)>,
 }
 
+impl Told {
+    /// A base takes the place of what came before. At its end: whether its leaves give the log that it states.
+    fn base(&mut self, step: &BaseStep, view: Option<Seq>) -> Result<Option<bool>> {
+        match step {
+            BaseStep::Begin => *self = Self { tree: LogTree::new(), applied: Seq(0), root_of_view: None },
+            BaseStep::Rows(plain) => {
+                let rows = each_row::<BlockError>(plain, |row| {
+                    if row.table == Table::Leaves as u8 {
+                        self.tree.append(leaf_hash(row.value));
+                    }
+                    Ok(())
+                });
+                rows.map_err(|_| LedgerError::corrupt("the rows of a base do not decode"))?;
+            }
+            BaseStep::End { covers, log } => {
+                self.applied = *covers;
+                if view == Some(*covers) {
+                    self.root_of_view = Some((self.tree.size(), self.tree.root()));
+                }
+                return Ok(Some(log.size == self.tree.size() && log.root == self.tree.root()));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Looks at everything. `view` is the state to hold against the journal, or why there is none; entries that the journal has beyond it are
 /// no damage.
 pub(crate) fn examine(
@@ -149,6 +177,11 @@ pub(crate) fn examine(
     let (mut heads, mut wrong) = (0, 0);
     let log = journal::examine(StreamKind::Log, medium, journal, &mut |plain| {
         let entry = entry::decode(plain)?;
+        if let Entry::Noted(JournalEntry::Base(step)) = &entry {
+            let sound = told.base(step, applied)?;
+            heads += u64::from(sound.is_some());
+            wrong += u64::from(sound == Some(false));
+        }
         if let Entry::Applied(block) = &entry {
             block.records.iter().map(Record::public).for_each(|leaf| drop(told.tree.append(leaf.leaf())));
             told.applied = block.seq;

@@ -9,7 +9,7 @@ use diaspore_block::key::LedgerKey;
 use diaspore_block::record::Placement;
 use rand::CryptoRng;
 
-use crate::entry::{self, AppliedBlock, Entry, IssuedBlock, JournalEntry, ReleasedNote, Step};
+use crate::entry::{self, AppliedBlock, BaseStep, Entry, IssuedBlock, JournalEntry, ReleasedNote, Step};
 use crate::error::{LedgerError, Result};
 use crate::facts::CheckEntry;
 use crate::identity::{self, SCHEMA};
@@ -27,6 +27,9 @@ mod upkeep;
 const VIEW_NAME: &str = "view";
 /// The view becomes durable at least every so many records; bounds replay after a crash.
 const FLUSH_RECORDS: u64 = 8192;
+
+/// How many bytes of a base count as one record towards the next flush: they are many small rows, written once.
+const BASE_BYTES_PER_RECORD: usize = 8 << 10;
 
 type Rng = Box<dyn CryptoRng + Send>;
 
@@ -106,7 +109,10 @@ fn changes_of<'s>(state: &'s dyn State, step: Step<'_>) -> Result<(Changes<'s>, 
         }
         Step::Noted(note) => {
             transition::note(&mut changes, note)?;
-            1
+            match note {
+                JournalEntry::Base(BaseStep::Rows(plain)) => (plain.len() / BASE_BYTES_PER_RECORD) as u64,
+                _ => 1,
+            }
         }
     };
     Ok((changes, records))

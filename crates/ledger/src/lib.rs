@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod base;
 mod entry;
 mod error;
 mod facts;
@@ -41,7 +42,8 @@ mod vault;
 mod view;
 mod xts;
 
-pub use entry::{AppliedBlock, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
+pub use base::BasePart;
+pub use entry::{AppliedBlock, BaseStep, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
 pub use error::{LedgerError, Result};
 pub use facts::{
     ApiKeyEntry, BlobEntry, BlockEntry, BlockFacts, BucketEntry, ChainEntry, CheckEntry, ChunkPlace, CompactionEntry, CondemnedEntry,

@@ -33,10 +33,16 @@ fn missing() -> LedgerError {
 
 /// Appends leaves with the hashes of every stored subtree they complete; gives the grown tree.
 pub(crate) fn append<'r>(changes: &mut Changes<'_>, leaves: impl Iterator<Item = &'r PublicPart>) -> Result<LogTree> {
-    let mut tree: LogTree = changes.get(Table::Meta, meta::LOG)?.map_or(Ok(LogTree::new()), |bytes| decode(&bytes, "log edge"))?;
+    append_bytes(changes, leaves.map(PublicPart::encode))
+}
+
+/// The same for leaves as they stand.
+pub(crate) fn append_bytes(changes: &mut Changes<'_>, leaves: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<LogTree> {
+    let mut tree = edge(changes)?;
     for leaf in leaves {
-        changes.put(Table::Leaves, &tree.size().to_be_bytes(), leaf.encode().to_vec());
-        for (level, index, hash) in tree.append(leaf.leaf()) {
+        let leaf = leaf.as_ref();
+        changes.put(Table::Leaves, &tree.size().to_be_bytes(), leaf.to_vec());
+        for (level, index, hash) in tree.append(leaf_hash(leaf)) {
             if let Some(key) = stored_key(level, index) {
                 changes.put(Table::Nodes, &key, hash.as_bytes().to_vec());
             }
@@ -44,6 +50,11 @@ pub(crate) fn append<'r>(changes: &mut Changes<'_>, leaves: impl Iterator<Item =
     }
     changes.put(Table::Meta, meta::LOG, encode(&tree));
     Ok(tree)
+}
+
+/// The growing edge of the log, changes included.
+pub(crate) fn edge(changes: &Changes<'_>) -> Result<LogTree> {
+    changes.get(Table::Meta, meta::LOG)?.map_or(Ok(LogTree::new()), |bytes| decode(&bytes, "log edge"))
 }
 
 /// Number of leaves.

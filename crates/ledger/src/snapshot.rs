@@ -25,6 +25,8 @@ pub(crate) mod meta {
     pub(crate) const KEYRING: &[u8] = b"keyring";
     pub(crate) const POSITION: &[u8] = b"position";
     pub(crate) const NOTES: &[u8] = b"notes";
+    /// Present while a base is being installed.
+    pub(crate) const INCOMPLETE: &[u8] = b"incomplete";
     pub(crate) const DRILL: &[u8] = b"drill";
     pub(crate) const MIGRATIONS: &[u8] = b"migrations";
 }
@@ -57,7 +59,6 @@ impl Snapshot {
         Self(state)
     }
 
-    #[cfg(test)]
     pub(crate) fn state(&self) -> Arc<dyn State + Send + Sync> {
         Arc::clone(&self.0)
     }
@@ -189,9 +190,15 @@ impl Snapshot {
         self.entries(Table::Condemned, &[], start, limit)
     }
 
-    /// Every compacted log that was settled, by what it covers, oldest first.
+    /// The newest compacted logs, at most three, by what they cover, oldest first.
     pub fn compactions(&self) -> Result<Vec<CompactionEntry>> {
         self.entries(Table::Compactions, &[], Bound::Unbounded, usize::MAX)
+    }
+
+    /// The two newest compacted logs whose records lie at or below `settled`, newest first: what a recovery begins with. Commit
+    /// blocks at or below what the second covers are not needed by it; without a second all are.
+    pub fn kept_compactions(&self, settled: Seq) -> Result<Vec<CompactionEntry>> {
+        Ok(self.compactions()?.into_iter().rev().filter(|entry| entry.seq <= settled).take(2).collect())
     }
 
     /// How a provider is to be used; `None` if the log never said anything about it.

@@ -136,11 +136,28 @@ type Cells = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 pub(crate) struct Changes<'s> {
     base: &'s dyn State,
     cells: Cells,
+    /// Tables that lose all their rows before the cells are written.
+    cleared: Vec<Table>,
 }
 
 impl<'s> Changes<'s> {
     pub(crate) fn new(base: &'s dyn State) -> Self {
-        Self { base, cells: Cells::new() }
+        Self { base, cells: Cells::new(), cleared: Vec::new() }
+    }
+
+    /// The state below the changes.
+    pub(crate) fn base(&self) -> &'s dyn State {
+        self.base
+    }
+
+    /// Empties whole tables, before anything else that is changed here. Reads through the changes do not see it.
+    pub(crate) fn clear(&mut self, which: impl Fn(Table) -> bool) {
+        self.cleared.extend(Table::ALL.into_iter().filter(|table| which(*table)));
+    }
+
+    /// The tables to empty.
+    pub(crate) fn cleared(&self) -> &[Table] {
+        &self.cleared
     }
 
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {

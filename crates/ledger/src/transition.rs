@@ -9,6 +9,7 @@ use diaspore_block::record::{
     DrillReported, Idempotency, Move, Placement, Private, ProviderMode, Record, TenantCreated,
 };
 
+use crate::base;
 use crate::entry::{AppliedBlock, JournalEntry};
 use crate::error::{LedgerError, Result};
 use crate::facts::{
@@ -18,6 +19,9 @@ use crate::facts::{
 use crate::merkle;
 use crate::snapshot::{decode, joined, meta};
 use crate::state::{Changes, Table};
+
+mod kept;
+use kept::Kept;
 
 #[cfg(test)]
 mod tests;
@@ -43,17 +47,22 @@ struct Transition<'c, 's> {
     /// Record being applied.
     index: usize,
     time: Timestamp,
+    /// Read when the first block is condemned.
+    kept: Option<Kept>,
 }
 
 /// Everything `block` changes. Refusals leave `changes` to be thrown away.
 pub(crate) fn apply(changes: &mut Changes<'_>, block: &AppliedBlock) -> Result<()> {
+    if changes.has(Table::Meta, meta::INCOMPLETE)? {
+        return Err(LedgerError::Invalid { what: "a block for a state that is not whole" });
+    }
     let applied: Seq = read(changes, Table::Meta, meta::APPLIED)?.unwrap_or_default();
     if block.seq != applied.next() {
         return Err(LedgerError::OutOfOrder { expected: applied.next().get(), found: block.seq.get() });
     }
     let totals = read(changes, Table::Meta, meta::TOTALS)?.unwrap_or_default();
     let time = block.records.iter().map(|record| record.public().time).max().unwrap_or_default();
-    let mut transition = Transition { changes, block, totals, index: 0, time };
+    let mut transition = Transition { changes, block, totals, index: 0, time, kept: None };
     transition.expire()?;
     transition.block_added(&block.facts, &block.chunks)?;
     for (index, record) in block.records.iter().enumerate() {
@@ -82,6 +91,7 @@ pub(crate) fn note(changes: &mut Changes<'_>, note: &JournalEntry) -> Result<()>
         }
         JournalEntry::Keyring(copy) => write(changes, Table::Meta, meta::KEYRING, copy),
         JournalEntry::Migrated { from, to } => migrated(changes, *from, *to, None)?,
+        JournalEntry::Base(step) => base::step(changes, step)?,
         JournalEntry::Block(_) | JournalEntry::Released(_) | JournalEntry::Dropped { .. } => {
             return Err(LedgerError::corrupt("the log stream has a foreign entry"));
         }
@@ -199,9 +209,7 @@ impl Transition<'_, '_> {
                 added.parts.iter().try_for_each(|part| self.block_added(&facts_of(part, BlockKind::Compacted), &part.chunks))
             }
             Private::LogCompacted(compacted) => {
-                let entry = CompactionEntry { seq: self.block.seq, time, compacted: compacted.clone() };
-                write(self.changes, Table::Compactions, &compacted.covers.get().to_be_bytes(), &entry);
-                Ok(())
+                kept::remember(self.changes, &CompactionEntry { seq: self.block.seq, time, compacted: compacted.clone() })
             }
             Private::ProviderStateSet(set) => self.provider(&set.provider, |entry| {
                 (entry.mode, entry.since) = (set.mode, time);
@@ -440,7 +448,7 @@ impl Transition<'_, '_> {
     /// The block holds nothing alive from here on: chunks that are still read from it are forgotten, and nobody waits for its shards.
     fn condemned(&mut self, id: BlockId, reason: CondemnReason) -> Result<()> {
         let Some(mut block) = read::<BlockEntry>(self.changes, Table::Blocks, id.as_bytes())? else { return Ok(()) };
-        if self.changes.has(Table::Condemned, id.as_bytes())? {
+        if self.changes.has(Table::Condemned, id.as_bytes())? || self.kept()?.keeps(&block) {
             return Ok(());
         }
         let contents: Vec<(BucketId, ChunkId)> = read(self.changes, Table::Contents, id.as_bytes())?.unwrap_or_default();
@@ -463,6 +471,14 @@ impl Transition<'_, '_> {
         let entry = CondemnedEntry { block: id, seq: self.block.seq, time: self.time, reason };
         write(self.changes, Table::Condemned, id.as_bytes(), &entry);
         Ok(())
+    }
+
+    /// What the compacted logs keep that were known before this block.
+    fn kept(&mut self) -> Result<&Kept> {
+        match &mut self.kept {
+            Some(kept) => Ok(kept),
+            none => Ok(none.insert(Kept::in_state(self.changes)?)),
+        }
     }
 
     /// A condemned block that no provider shows any more. What is not condemned stays in the map whatever a record says.

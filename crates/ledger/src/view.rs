@@ -118,10 +118,15 @@ impl View {
         if self.vault.is_full() && !self.vault.drain()? {
             return Err(LedgerError::Full);
         }
+        let cleared = changes.cleared().to_vec();
         let cells = changes.into_cells();
         contain(|| {
             let mut transaction = self.db()?.begin_write().map_err(fault)?;
             transaction.set_durability(Durability::None).map_err(fault)?;
+            for table in cleared {
+                transaction.delete_table(definition(table)).map_err(fault)?;
+                drop(transaction.open_table(definition(table)).map_err(fault)?);
+            }
             let mut cells = cells.into_iter().peekable();
             while let Some(((table, _), _)) = cells.peek() {
                 let table = *table;

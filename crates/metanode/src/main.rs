@@ -9,6 +9,7 @@
 mod allocator;
 mod audit;
 mod blob;
+mod checkpoint;
 mod cli;
 mod client;
 mod collect;
@@ -108,6 +109,7 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Status => operate::status(global).await,
         Distributed::Metrics => operate::metrics(global).await,
         Distributed::Audit => operate::audit(global).await,
+        Distributed::Checkpoint { wait, timeout_s } => checkpoint::run(global, *wait, *timeout_s).await,
         Distributed::Gc(flags) => collect::run(global, flags).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
         Distributed::Durability(flags) => durability::run(global.output, flags),

@@ -17,6 +17,7 @@ mod attributes;
 mod audit;
 mod blobs;
 mod buckets;
+mod checkpoint;
 mod collect;
 mod condition;
 mod digest;

@@ -18,7 +18,7 @@ use crate::address::Address;
 use crate::limits::Limits;
 use crate::observe::{self, Traffic};
 use crate::problem::Problem;
-use crate::{admin, audit, blobs, buckets, collect, exposition, health, listing, openapi, relocate};
+use crate::{admin, audit, blobs, buckets, checkpoint, collect, exposition, health, listing, openapi, relocate};
 
 /// Further Prometheus text appended to `/metrics`, such as a recorder's.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -77,6 +77,7 @@ pub(crate) fn build(engine: Engine, options: ServerOptions) -> (Router, Arc<Traf
         .route("/api/v1/buckets/{name}", get(buckets::show).put(buckets::create).delete(buckets::remove))
         .route("/api/v1/status", get(admin::status))
         .route("/api/v1/settle", post(admin::settle))
+        .route("/api/v1/checkpoint", get(checkpoint::state).post(checkpoint::begin))
         .route("/api/v1/providers/{name}/evacuate", post(relocate::evacuate))
         .route("/api/v1/providers/rebalance", post(relocate::rebalance))
         .route("/api/v1/relocations", get(relocate::relocations))
@@ -146,7 +147,7 @@ fn allowed(path: &str) -> &'static str {
     match path {
         "/api/v1/settle" | "/api/v1/providers/rebalance" => "POST",
         _ if below("/api/v1/providers/") => "POST",
-        "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/collect" => "GET, HEAD, POST",
+        "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/checkpoint" | "/api/v1/collect" => "GET, HEAD, POST",
         _ if below("/api/v1/keys/") => "DELETE",
         _ if below("/api/v1/buckets/") => "GET, HEAD, PUT, DELETE",
         _ => "GET, HEAD",

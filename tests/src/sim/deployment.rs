@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diaspore_block::id::{PrincipalId, Timestamp};
 use diaspore_block::key::Keyring;
+use diaspore_block::name::Names;
 use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, Error};
 use diaspore_engine::config::{EngineConfig, Mode};
@@ -90,10 +91,25 @@ impl Deployment {
         &self.profile
     }
 
+    /// What objects are called at the providers.
+    pub fn names(&self) -> Names {
+        Names::new(&self.keys.name)
+    }
+
     fn fleet(&self) -> Fleet {
         let stores = self.specs.iter().zip(&self.stores);
         let stores = stores.map(|(spec, store)| (spec.clone(), Arc::new(store.clone()) as Arc<dyn ObjectStore>));
         Fleet::from_stores(stores.collect(), FleetOptions::default())
+    }
+
+    /// The ledger on a disk that nobody uses.
+    ///
+    /// # Panics
+    /// When it does not open.
+    pub fn ledger_on(&self, disk: &MemoryMedium) -> Ledger {
+        let salts = Box::new(ChaCha12Rng::seed_from_u64(0));
+        #[expect(clippy::expect_used, reason = "a test asks for it")]
+        Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, salts).expect("the simulated disk opens")
     }
 
     /// An engine over these providers and `disk`, started in `mode`.

@@ -40,6 +40,8 @@ pub enum Story {
     Compact,
     /// A scrub that finds the shards of one provider gone, and their repair.
     Repair,
+    /// The third checkpoint of the log, by which the first is forgotten.
+    Checkpoint,
 }
 
 impl Story {
@@ -131,6 +133,11 @@ impl Telling {
                     }
                 }
             }
+            Story::Checkpoint => {
+                for _ in 0..2 {
+                    self.engine()?.checkpoint_log().await.map_err(broken)?;
+                }
+            }
             Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown => (),
         }
         Ok(())
@@ -165,6 +172,7 @@ impl Telling {
                     Story::Shutdown => return living(world)?.shutdown().await.map_err(broken),
                     Story::Start | Story::Recovery => world.start(false).await.map_err(broken)?,
                     Story::Collect | Story::Compact => collect(&living(world)?).await?,
+                    Story::Checkpoint => drop(living(world)?.checkpoint_log().await.map_err(broken)?),
                     Story::Repair => scrub(&living(world)?).await?,
                     Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete => (),
                 }

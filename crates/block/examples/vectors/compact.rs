@@ -6,7 +6,7 @@ use diaspore_block::block::encode;
 use diaspore_block::claim::Head;
 use diaspore_block::compacted::{self, BlockRef, CompactedRoot, PartInfo, Row, RowKey};
 use diaspore_block::error::Result;
-use diaspore_block::id::{Counter, Seq};
+use diaspore_block::id::Counter;
 use diaspore_block::log::Checkpoint;
 use diaspore_block::manifest::{BlockKind, LogState};
 use diaspore_block::name::Names;
@@ -25,7 +25,7 @@ const CUT: u64 = 5;
 pub(super) fn add(made: &mut Deployment, checkpoint: &Checkpoint) -> Result<Value> {
     let before = std::mem::replace(&mut made.rng, ChaCha20Rng::seed_from_u64(0x636f_6d70_6163_7400));
     let leaf = |(index, leaf): (u64, &[u8; 128])| (LEAVES, index.to_be_bytes().to_vec(), leaf.to_vec());
-    let mut rows = vec![(0, b"applied".to_vec(), made.seq.0.to_be_bytes().to_vec())];
+    let mut rows = vec![(0, b"totals".to_vec(), vec![0; 124])];
     rows.extend((0..).zip(&made.leaves).map(leaf));
     let cut = RowKey { table: LEAVES, key: CUT.to_be_bytes().to_vec() };
     let (early, late): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(table, key, _)| (*table, key) < (cut.table, &cut.key));
@@ -60,7 +60,6 @@ pub(super) fn add(made: &mut Deployment, checkpoint: &Checkpoint) -> Result<Valu
     let head = Head {
         deployment: made.keys.deployment,
         covers: made.seq,
-        before: Some(Seq(1)),
         acked_through: made.seq,
         settled_through: made.seq,
         checkpoint: checkpoint.sign(&made.keys.identity),
@@ -73,7 +72,7 @@ pub(super) fn add(made: &mut Deployment, checkpoint: &Checkpoint) -> Result<Valu
     let (incarnation, name) = (hex::encode(INCARNATION.as_bytes()), name.as_str());
     Ok(json!({
         "file": "head.sealed", "provider": PROVIDERS[1], "incarnation": incarnation, "counter": head.root.counter.0, "name": name,
-        "covers": head.covers.0, "before": 1, "acked_through": head.acked_through.0, "settled_through": head.settled_through.0,
+        "covers": head.covers.0, "acked_through": head.acked_through.0, "settled_through": head.settled_through.0,
         "rows": made.leaves.len() + 1,
     }))
 }

@@ -167,6 +167,7 @@ pub(super) fn serve(shared: &Arc<Shared>, tip: Tip) -> Result<(), Error> {
     shared.spawn(releaser.run());
     shared.spawn(settle::run(Arc::clone(shared)));
     shared.spawn(settle::keep_flushed(Arc::clone(shared)));
+    shared.spawn(crate::checkpoint::run(Arc::clone(shared)));
     shared.spawn(crate::prober::run(Arc::clone(shared)));
     shared.spawn(crate::collect::run(Arc::clone(shared)));
     crate::modes::refresh(shared);

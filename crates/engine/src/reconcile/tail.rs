@@ -31,10 +31,17 @@ pub(super) struct End {
 }
 
 /// Replays what the ledger lacks and finds the end. Released blocks are applied as they come; the last window waits for the
-/// decision.
-pub(super) async fn read(ground: &Ground, book: &ClaimBook, evidence: &Evidence, chain: &Chain, have: Seq) -> Outcome<End> {
-    let mut marks = Seq(0);
+/// decision. `witnessed` is what heads say was acknowledged: an end below it is refused (C19).
+pub(super) async fn read(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    chain: &Chain,
+    (have, witnessed): (Seq, Seq),
+) -> Outcome<End> {
+    let mut marks = witnessed;
     let Some((ruling, older)) = chain.stretches.split_last() else {
+        check_marks(marks, have)?;
         return Ok(Ok(End { last: have, ..End::default() }));
     };
     for stretch in older {
@@ -49,15 +56,19 @@ pub(super) async fn read(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         Err(why) => return Ok(Err(why)),
     };
     end.last = pending.back().map_or_else(|| Seq(applied(ground).map_or(0, |seq| seq.0)).max(have), Found::seq);
-    if marks > end.last {
-        return Err(refused(format!(
-            "acknowledged data is missing: blocks say that everything up to sequence {marks} was acknowledged, but the log can be read only up to {}; \
-             bring more providers back, or restore the service's disk; if domains are lost for good, run recover and declare them lost",
-            end.last
-        )));
-    }
+    check_marks(marks, end.last)?;
     end.pending = pending.into();
     Ok(Ok(end))
+}
+
+fn check_marks(marks: Seq, last: Seq) -> Result<(), Error> {
+    if marks <= last {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "acknowledged data is missing: blocks or heads say that everything up to sequence {marks} was acknowledged, but the log can be read only up to {last}; \
+         bring more providers back, or restore the service's disk; if domains are lost for good, run recover and declare them lost"
+    )))
 }
 
 fn applied(ground: &Ground) -> Result<Seq, Error> {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 use diaspore_block::id::{BlockId, Seq, Timestamp};
-use diaspore_block::record::{BlocksErased, Move, Private, ProviderMode, ProviderStateSet, ShardsMoved};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::record::{BlocksErased, LogCompacted, Move, PartsAdded, Private, ProviderMode, ProviderStateSet, ShardsMoved};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::prop_assert_eq;
 
@@ -16,7 +17,7 @@ use crate::fixture::{
 use crate::listing::{self, ListItem, ListQuery};
 use crate::snapshot::meta;
 use crate::state::{Changes, Model, State, Table};
-use crate::{CheckEntry, LedgerError, MemoryMedium, ShardCheck};
+use crate::{CheckEntry, LedgerError, MemoryMedium, ShardCheck, Snapshot};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -278,13 +279,66 @@ fn a_moved_shard_is_looked_for_where_it_went() {
 
 #[test]
 fn an_erased_commit_block_keeps_nothing_waiting() {
-    let ledger = ledger_of(vec![vec![]]);
-    ledger.apply(&applied(3, vec![condemn(&[block_id(1)])], vec![])).unwrap();
-    ledger.apply(&applied(4, vec![erase(&[block_id(1)])], vec![])).unwrap();
+    let ledger = ledger_of(vec![vec![compacted(1)], vec![compacted(3)]]);
+    ledger.apply(&applied(4, vec![condemn(&[block_id(1), block_id(2)])], vec![])).unwrap();
+    ledger.apply(&applied(5, vec![erase(&[block_id(1), block_id(2)])], vec![])).unwrap();
     let view = ledger.snapshot().unwrap();
     assert!(view.commit_block(Seq(1)).unwrap().is_none());
-    assert_eq!(view.applied_seq().unwrap(), Seq(4));
+    assert!(view.commit_block(Seq(2)).unwrap().is_some(), "only the newer compacted log covers it");
+    assert_eq!(view.applied_seq().unwrap(), Seq(5));
     assert_eq!(view.leaves(0, 2).unwrap().len(), 2, "the audit log keeps its leaves");
+}
+
+/// A compacted log up to `covers`, whose root and only part are blocks with the numbers 100 and 200 above that.
+fn compacted(covers: u64) -> Private {
+    let facts = crate::fixture::facts(covers);
+    LogCompacted {
+        covers: Seq(covers),
+        incarnation: facts.incarnation,
+        counter: facts.counter,
+        log_size: covers,
+        log_root: facts.block_root,
+        root: bulk_id(100 + covers),
+        parts: vec![bulk_id(200 + covers)],
+    }
+    .into()
+}
+
+fn parts(covers: u64) -> Private {
+    let part = |number| match bulk(number, 1, 1, 5) {
+        Private::BulkAdded(mut added) => {
+            added.chunks.clear();
+            added.sections[0].tenant = diaspore_block::id::TenantId::SYSTEM;
+            added
+        }
+        _ => panic!("a bulk block"),
+    };
+    PartsAdded { parts: vec![part(100 + covers), part(200 + covers)] }.into()
+}
+
+/// A recovery begins with the newest compacted logs, decisions, and what was logged behind the older one. No record takes those away.
+#[test]
+fn what_a_recovery_begins_with_is_never_condemned() {
+    let mut blocks = vec![vec![]];
+    for covers in 1..=4 {
+        blocks.push(vec![parts(covers), compacted(covers)]);
+    }
+    let ledger = ledger_of(blocks);
+    let view = ledger.snapshot().unwrap();
+    let covered = |view: &Snapshot| view.compactions().unwrap().iter().map(|entry| entry.compacted.covers.0).collect::<Vec<_>>();
+    assert_eq!(covered(&view), [2, 3, 4], "two are kept, and one until the newest counts");
+    let kept = view.kept_compactions(Seq(6)).unwrap();
+    assert_eq!(kept.iter().map(|entry| entry.compacted.covers.0).collect::<Vec<_>>(), [4, 3], "by the sequence of their records");
+    assert_eq!(view.kept_compactions(Seq(5)).unwrap()[0].compacted.covers, Seq(3), "the newest does not count yet");
+
+    let mut decision = applied(7, vec![], vec![]);
+    decision.facts.kind = BlockKind::Decision;
+    ledger.apply(&decision).unwrap();
+    let every = (1..=7).map(block_id).chain((100..300).map(bulk_id)).collect::<Vec<_>>();
+    ledger.apply(&applied(8, vec![condemn(&every)], vec![])).unwrap();
+    let view = ledger.snapshot().unwrap();
+    let gone: BTreeSet<_> = view.all_condemned(None, 99).unwrap().into_iter().map(|entry| entry.block).collect();
+    assert_eq!(gone, BTreeSet::from([block_id(1), block_id(2), block_id(3), bulk_id(101), bulk_id(201)]));
 }
 
 #[test]

@@ -38,6 +38,15 @@ pub(crate) enum Distributed {
         #[arg(long, default_value_t = 600)]
         timeout_s: u64,
     },
+    /// Compact the log: what the ledger knows becomes a checkpoint at the providers, from which a recovery begins.
+    Checkpoint {
+        /// Wait until it is whole and announced.
+        #[arg(long)]
+        wait: bool,
+        /// Give up waiting after this many seconds (exit code 3); the checkpoint goes on.
+        #[arg(long, default_value_t = 600)]
+        timeout_s: u64,
+    },
     /// Delete what no blob names any more, and say what else lies at the providers. Prints its cost first.
     Gc(Gc),
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.

@@ -1,0 +1,191 @@
+//! Beginning from a compacted log: for a disk that lost its ledger, or one that stands below what the providers keep of the log.
+//!
+//! A head says where to look; whether what it covers is part of the log is asked of the decisions, as for a disk that stands there
+//! (PROTOCOL rule 12). Only then is it installed, the newest first, and the start goes on as if the disk had been rolled back to it.
+
+use bytes::Bytes;
+use diaspore_block::claim::Head;
+use diaspore_block::compacted::{CompactedRoot, each_row};
+use diaspore_block::id::{Hash32, IncarnationId, Seq};
+use diaspore_block::log::{LogTree, empty_root, leaf_hash};
+use diaspore_ledger::{BaseStep, ChainEntry, JournalEntry, LedgerError, LogHead};
+use futures::stream::{self, StreamExt};
+
+use super::chain::{self, Chain, Local, Outcome, refused};
+use super::position::Evidence;
+use super::{Claimed, local_end};
+use crate::api::{Error, ErrorKind};
+use crate::checkpoint::{heads, read};
+use crate::config::Mode;
+use crate::namespace::local;
+use crate::shared::Ground;
+use crate::world::cpu;
+
+/// Parts fetched ahead.
+const AHEAD: usize = 2;
+/// The table of leaves, as compacted logs number it.
+const LEAVES: u8 = 10;
+
+/// What heads witness: the writer of each, and what it had acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct Witnesses(Vec<(IncarnationId, Seq)>);
+
+impl Witnesses {
+    /// The highest sequence that must be part of the log. What a writer acknowledged counts up to where a later decision ends it.
+    pub(super) fn highest(&self, chain: &Chain, known: &[ChainEntry]) -> Seq {
+        let end_of = |writer: IncarnationId| {
+            let decided = chain.ends.iter().find(|(at, _)| *at == writer).map(|(_, last)| *last);
+            decided
+                .or_else(|| known.iter().find(|entry| entry.predecessor.is_some_and(|(at, _)| at == writer)).map(|entry| entry.last_valid))
+        };
+        let marks = self.0.iter().map(|(writer, acked)| end_of(*writer).map_or(*acked, |end| end.min(*acked)));
+        marks.max().unwrap_or(Seq(0))
+    }
+}
+
+/// Installs the newest compacted log that covers more than the ledger holds, if there is one that can be read.
+pub(super) async fn catch_up(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Outcome<Witnesses> {
+    let announced = heads::find(ground).await;
+    ground.unjudged.check()?;
+    let witnesses = Witnesses(announced.heads.iter().map(|head| (head.root.incarnation, head.acked_through)).collect());
+    let (incomplete, have) = standing(ground)?;
+    let candidates: Vec<&Head> = announced.heads.iter().filter(|head| incomplete || head.covers > have).collect();
+    if candidates.is_empty() && !incomplete {
+        return Ok(Ok(witnesses));
+    }
+    if claimed.disk_was_empty && ground.config.mode == Mode::Start {
+        return Err(super::without_permission());
+    }
+    for head in candidates {
+        match try_one(ground, claimed, evidence, head).await? {
+            Tried::Installed => return Ok(Ok(witnesses)),
+            Tried::Undetermined(why) => return Ok(Err(why)),
+            Tried::Useless(why) => {
+                tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over");
+            }
+        }
+    }
+    if standing(ground)?.0 {
+        // Whatever was begun with is gone. The log may be there from its first record on.
+        tracing::warn!("no compacted log can be installed: the log is read from its beginning");
+        install(ground, BaseStep::Begin)?;
+        install(ground, BaseStep::End { covers: Seq(0), log: LogHead { size: 0, root: empty_root() } })?;
+    }
+    Ok(Ok(witnesses))
+}
+
+/// Whether an install broke off, and what the ledger has applied.
+fn standing(ground: &Ground) -> Result<(bool, Seq), Error> {
+    let view = ground.ledger.snapshot().map_err(local)?;
+    Ok((view.is_incomplete().map_err(local)?, view.applied_seq().map_err(local)?))
+}
+
+enum Tried {
+    Installed,
+    /// It cannot be known now whether it is part of the log.
+    Undetermined(String),
+    /// It is not, or it cannot be read.
+    Useless(String),
+}
+
+async fn try_one(ground: &Ground, claimed: &Claimed, evidence: &Evidence, head: &Head) -> Result<Tried, Error> {
+    let root = match read::root(ground, &head.root).await {
+        Ok(root) if root.covers == head.covers => root,
+        Ok(_) => return Ok(Tried::Useless("its head names another root".to_owned())),
+        Err(why) => return Ok(Tried::Useless(why)),
+    };
+    ground.unjudged.check()?;
+    let end = Local { seq: root.covers, incarnation: root.incarnation, counter: root.counter };
+    match chain::find(ground, &claimed.book, evidence, claimed.rank, Some(end)).await {
+        Ok(Ok(_)) => (),
+        Ok(Err(why)) => return Ok(Tried::Undetermined(why)),
+        Err(error) if error.kind == ErrorKind::RefusedState => {
+            ground.unjudged.check()?;
+            return Ok(Tried::Useless(error.message));
+        }
+        Err(error) => return Err(error),
+    }
+    if let Some(have) = local_end(ground)? {
+        match continues(ground, &root, have).await? {
+            Ok(()) => (),
+            Err(why) => return Ok(Tried::Useless(why)),
+        }
+    }
+    tracing::info!(covers = root.covers.0, parts = root.parts.len(), "installing a compacted log");
+    install(ground, BaseStep::Begin)?;
+    let parts = stream::iter(0..root.parts.len()).map(|at| part_at(ground, &root, at));
+    let mut parts = std::pin::pin!(parts.buffered(AHEAD));
+    while let Some(part) = parts.next().await {
+        match part {
+            Ok(plain) => {
+                if let Some(why) = unless_damaged(ground, BaseStep::Rows(Bytes::from(plain)))? {
+                    return Ok(Tried::Useless(why));
+                }
+            }
+            Err(why) => return Ok(Tried::Useless(why)),
+        }
+    }
+    let log = LogHead { size: root.log_size, root: root.log_root };
+    if let Some(why) = unless_damaged(ground, BaseStep::End { covers: root.covers, log })? {
+        return Ok(Tried::Useless(why));
+    }
+    cpu(|| ground.ledger.sync().and_then(|()| ground.ledger.flush_view())).map_err(local)?;
+    Ok(Tried::Installed)
+}
+
+async fn part_at(ground: &Ground, root: &CompactedRoot, at: usize) -> Result<Vec<u8>, String> {
+    let part = root.parts.get(at).ok_or_else(|| "a part is not in the root".to_owned())?;
+    read::part(ground, part, root.end_of(at)).await
+}
+
+fn install(ground: &Ground, step: BaseStep) -> Result<(), Error> {
+    cpu(|| ground.ledger.append(JournalEntry::Base(step))).map_err(local)
+}
+
+/// The same; what says that the compacted log itself is wrong is given back.
+fn unless_damaged(ground: &Ground, step: BaseStep) -> Result<Option<String>, Error> {
+    match cpu(|| ground.ledger.append(JournalEntry::Base(step))) {
+        Ok(()) => Ok(None),
+        Err(error @ (LedgerError::Corrupt { .. } | LedgerError::Refused { .. })) => Ok(Some(error.to_string())),
+        Err(error) => Err(local(error)),
+    }
+}
+
+/// Whether the compacted log continues what this disk applied, by the leaves alone: nothing here is touched before that is known.
+async fn continues(ground: &Ground, root: &CompactedRoot, have: Local) -> Result<Result<(), String>, Error> {
+    let view = ground.ledger.snapshot().map_err(local)?;
+    let size = view.log_size().map_err(local)?;
+    let ours = view.log_root(size).map_err(local)?;
+    let mut tree = LogTree::new();
+    for (at, part) in root.parts.iter().enumerate() {
+        let holds_leaves = part.first.table <= LEAVES && root.end_of(at).is_none_or(|end| end.table >= LEAVES);
+        if !holds_leaves || tree.size() >= size {
+            continue;
+        }
+        let plain = match read::part(ground, part, root.end_of(at)).await {
+            Ok(plain) => plain,
+            Err(why) => return Ok(Err(why)),
+        };
+        let rows = each_row::<diaspore_block::BlockError>(&plain, |row| {
+            if row.table == LEAVES && tree.size() < size {
+                tree.append(leaf_hash(row.value));
+            }
+            Ok(())
+        });
+        if let Err(error) = rows {
+            return Ok(Err(error.to_string()));
+        }
+    }
+    if (tree.size(), tree.root()) == (size, ours) {
+        return Ok(Ok(()));
+    }
+    Err(fork(have, root, ours))
+}
+
+fn fork(have: Local, root: &CompactedRoot, ours: Hash32) -> Error {
+    refused(format!(
+        "fork: the compacted log up to sequence {} does not continue what this disk holds up to sequence {} of incarnation {} (root {ours}); \
+         two machines acknowledged different histories. Keep this disk, stop both, and compare before anything else is written",
+        root.covers, have.seq, have.incarnation
+    ))
+}
