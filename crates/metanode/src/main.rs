@@ -21,6 +21,7 @@ mod failure;
 mod history;
 mod home;
 mod init;
+mod integrity;
 mod keys;
 mod operate;
 mod output;
@@ -111,6 +112,8 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Audit => operate::audit(global).await,
         Distributed::Checkpoint { wait, timeout_s } => checkpoint::run(global, *wait, *timeout_s).await,
         Distributed::Gc(flags) => collect::run(global, flags).await,
+        Distributed::Scrub { now, deep, wait } => integrity::scrub(global, *now, *deep, *wait).await,
+        Distributed::Drill { report } => integrity::drill(global, report.as_deref()).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
         Distributed::Durability(flags) => durability::run(global.output, flags),
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use diaspore_engine::Counts;
+use diaspore_engine::api::IntegrityStatus;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::cli::Global;
 use crate::client::{Client, Role};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::integrity::{audits_text, census_text, repairs_text};
 use crate::output::{as_f64, bytes, grouped, ratio, table};
 
 /// The engine's counters as the service sends them.
@@ -48,6 +50,9 @@ pub(crate) struct Status {
     pub(crate) last_day: Counts,
     pub(crate) average_latency_ms: f64,
     pub(crate) uptime_ms: u64,
+    pub(crate) integrity: IntegrityStatus,
+    pub(crate) recovery_point_seq: u64,
+    pub(crate) recovery_point_age_ms: u64,
 }
 
 /// One account in it.
@@ -63,6 +68,9 @@ pub(crate) struct Provider {
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) lies: u64,
+    pub(crate) mode: String,
+    pub(crate) score: Option<u8>,
+    pub(crate) down_ms: Option<u64>,
 }
 
 impl Status {
@@ -71,10 +79,20 @@ impl Status {
         client.get("/api/v1/status").await
     }
 
-    /// Share of shard reads that verified, in percent. An unverified shard was never used: this is about providers.
-    fn integrity(&self) -> f64 {
-        let (faults, reads) = (as_f64(self.integrity_faults), as_f64(self.providers.iter().map(|provider| provider.requests).sum()));
-        if reads <= 0.0 { 100.0 } else { (100.0 * (1.0 - faults / reads)).max(0.0) }
+    /// Share of blocks that are whole as far as anybody looked: a number only when every block was looked at.
+    fn integrity(&self) -> String {
+        let Some(census) = &self.integrity.census else { return "unknown (blocks are not counted yet)".to_owned() };
+        let whole = census.verified + census.unverified;
+        match (census.blocks, census.unverified) {
+            (0, _) => "unknown (nothing is stored)".to_owned(),
+            (blocks, 0) => format!("{}%", percent(100.0 * as_f64(census.verified) / as_f64(blocks))),
+            (blocks, unseen) if whole == blocks => {
+                format!("unverified ({} of {} blocks not looked at yet)", grouped(unseen), grouped(blocks))
+            }
+            (blocks, unseen) => {
+                format!("{} of {} blocks are not whole, {} not looked at yet", grouped(blocks - whole), grouped(blocks), grouped(unseen))
+            }
+        }
     }
 }
 
@@ -101,7 +119,7 @@ fn status_text(status: &Status) -> String {
         format!("Distributed Storage Status: {state}"),
         format!("Active Providers: {active}/{}", status.providers.len()),
         format!("Total Blocks: {}", grouped(status.blocks)),
-        format!("Data Integrity: {}%", percent(status.integrity())),
+        format!("Data Integrity: {}", status.integrity()),
         format!("Average Latency: {:.1}ms", status.average_latency_ms),
         format!(
             "Geometry: any {} of {} rebuild; {} of {} failure domains healthy",
@@ -123,6 +141,34 @@ fn status_text(status: &Status) -> String {
             grouped(status.unsettled_blocks),
             as_f64(status.unsettled_age_ms) / 1000.0
         ),
+        status.integrity.census.as_ref().map_or_else(|| "Blocks: not counted yet".to_owned(), census_text),
+        format!("Oldest Shard With Verified Bytes: {}", oldest(status)),
+        repairs_text(
+            status.integrity.repairs_waiting,
+            status.integrity.repairs_failed,
+            status.integrity.repair_bytes_waiting,
+            status.integrity.repaired_shards,
+        ),
+        format!(
+            "Recovery Point: sequence {}, {}",
+            grouped(status.recovery_point_seq),
+            match status.recovery_point_age_ms {
+                0 => "nothing acknowledged lies beyond it".to_owned(),
+                age => format!("{:.1}s of acknowledged data lie beyond it", as_f64(age) / 1000.0),
+            }
+        ),
+        status.integrity.last_drill.map_or_else(
+            || "Last Drill: never".to_owned(),
+            |drill| {
+                format!(
+                    "Last Drill: {} ago, {} of {} sets, {} failures",
+                    ago(status, drill.time_ms),
+                    drill.sets,
+                    drill.sets_total,
+                    drill.failures
+                )
+            },
+        ),
         format!(
             "Log: {} entries, sequence {}, epoch {}, root {}",
             grouped(status.log_size),
@@ -139,17 +185,32 @@ fn status_text(status: &Status) -> String {
         [
             p.id.clone(),
             p.domain.clone(),
-            p.state.clone(),
+            if p.mode.is_empty() || p.mode == "active" { p.state.clone() } else { p.mode.clone() },
             format!("{:.1}", p.latency_ms),
             grouped(p.requests),
             grouped(p.errors),
             bytes(p.bytes_up),
             bytes(p.bytes_down),
             grouped(p.lies),
+            p.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
         ]
     });
-    let providers = table(["provider", "domain", "state", "latency ms", "requests", "errors", "up", "down", "lies"], rows);
-    format!("{}\n{providers}", lines.join("\n"))
+    let providers = table(["provider", "domain", "state", "latency ms", "requests", "errors", "up", "down", "lies", "score"], rows);
+    format!("{}\n{providers}\n{}", lines.join("\n"), audits_text(&status.integrity.audits))
+}
+
+/// Since when every shard's bytes are verified.
+fn oldest(status: &Status) -> String {
+    let Some(census) = &status.integrity.census else { return "unknown".to_owned() };
+    match census.oldest_verified_ms {
+        Some(at) => format!("{} ago", ago(status, at)),
+        None => format!("never: {} of {} shards have none", grouped(census.shards - census.shards_verified), grouped(census.shards)),
+    }
+}
+
+/// Time between `at_ms` and the last count of blocks, which is as new as anything here.
+fn ago(status: &Status, at_ms: u64) -> String {
+    duration(status.integrity.census.as_ref().map_or(0, |census| census.as_of_ms.saturating_sub(at_ms)))
 }
 
 /// `100` when it is, two digits when it is not: 99.99 must never round to 100.
@@ -313,12 +374,15 @@ async fn both(client: &Client) -> Outcome<(Status, Value)> {
 
 #[cfg(test)]
 mod tests {
+    use diaspore_engine::Census;
+
     use super::*;
 
     #[test]
     fn the_seed_lines_come_first_and_exactly() {
         let provider = |state: &str| Provider { state: state.to_owned(), ..Provider::default() };
         let mut status = Status { state: "active".to_owned(), blocks: 1_234_567, average_latency_ms: 0.8, ..Status::default() };
+        status.integrity.census = Some(Census { blocks: 9, verified: 9, ..Census::default() });
         status.providers = (0..10).map(|index| provider(if index < 5 { "healthy" } else { "down" })).collect();
         let text = status_text(&status);
         let first: Vec<&str> = text.lines().take(5).collect();
@@ -335,10 +399,18 @@ mod tests {
     }
 
     #[test]
-    fn a_single_fault_never_rounds_to_a_hundred() {
-        let provider = Provider { requests: 1_000_000, ..Provider::default() };
-        let status = Status { integrity_faults: 1, providers: vec![provider], ..Status::default() };
-        assert!(status_text(&status).contains("Data Integrity: 99.99%"));
+    fn a_hundred_percent_is_seen_and_counted() {
+        let said = |census: Option<Census>| {
+            let integrity = IntegrityStatus { census, ..IntegrityStatus::default() };
+            Status { integrity, ..Status::default() }.integrity()
+        };
+        let census = |blocks, verified, unverified| Some(Census { blocks, verified, unverified, ..Census::default() });
+        assert_eq!(said(None), "unknown (blocks are not counted yet)");
+        assert_eq!(said(census(0, 0, 0)), "unknown (nothing is stored)");
+        assert_eq!(said(census(8, 5, 3)), "unverified (3 of 8 blocks not looked at yet)");
+        assert_eq!(said(census(8, 4, 3)), "1 of 8 blocks are not whole, 3 not looked at yet");
+        assert_eq!(said(census(1_000_000, 999_999, 0)), "99.99%", "a single block never rounds to a hundred");
+        assert_eq!(said(census(8, 8, 0)), "100%");
     }
 
     #[test]

@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::cli::storage::{Configure, Providers};
+use crate::client::{Client, Role};
 use crate::config::Config;
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::{note, table};
 use crate::relocate;
-use crate::{credentials, secret, service};
+use crate::{credentials, integrity, operate, secret, service};
 
 /// One account for people and programs; never a secret.
 #[derive(Debug, Serialize)]
@@ -30,6 +31,10 @@ struct Account {
     bucket: Option<String>,
     weight: Option<u32>,
     credentials: &'static str,
+    /// How the running service uses it; absent while none runs.
+    mode: Option<String>,
+    /// How well it served in the last fifteen minutes, 0 to 100; likewise.
+    score: Option<u8>,
     /// What is missing, when the account cannot be used yet.
     problem: Option<String>,
 }
@@ -52,9 +57,15 @@ pub(crate) async fn run(global: &Global, command: &Providers) -> Outcome {
         Providers::Rebalance(flags) => relocate::rebalance(global, flags).await,
         Providers::List => {
             let config = Config::load(home.config())?;
-            let accounts = accounts(&home, &config)?;
+            let mut accounts = accounts(&home, &config)?;
+            for live in live(global).await {
+                if let Some(account) = accounts.iter_mut().find(|account| account.name == live.id) {
+                    (account.mode, account.score) = (Some(live.mode), live.score);
+                }
+            }
             global.output.print(&accounts, || shown(&accounts))
         }
+        Providers::State { name, state, reason } => integrity::provider_state(global, name, state, reason.as_deref()).await,
         Providers::Configure(flags) => {
             let mut config = Config::load(home.config())?;
             let touched = change(&home, &mut config, flags)?;
@@ -74,6 +85,12 @@ pub(crate) async fn run(global: &Global, command: &Providers) -> Outcome {
             global.output.print(&accounts, || shown(&accounts))
         }
     }
+}
+
+/// What the running service says of its providers; nothing if none runs.
+async fn live(global: &Global) -> Vec<operate::Provider> {
+    let Ok(client) = Client::connect(global, Role::Operator) else { return Vec::new() };
+    operate::Status::of(&client).await.map(|status| status.providers).unwrap_or_default()
 }
 
 /// Writes the flags into the configuration. Returns the accounts they touch.
@@ -166,6 +183,8 @@ fn accounts(home: &Home, config: &Config) -> Outcome<Vec<Account>> {
             weight: spec.as_ref().map(|spec| spec.weight),
             credentials: credentials::origin(home, &account.name)?,
             problem,
+            mode: None,
+            score: None,
         })
     };
     config.providers.iter().map(account).collect()
@@ -182,10 +201,12 @@ fn shown(accounts: &[Account]) -> String {
             text(&account.region),
             text(&account.jurisdiction),
             account.credentials.to_owned(),
+            text(&account.mode),
+            account.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
             account.problem.clone().unwrap_or_else(|| "ready".to_owned()),
         ]
     };
-    table(["name", "preset", "domain", "region", "jurisdiction", "credentials", "state"], accounts.iter().map(row))
+    table(["name", "preset", "domain", "region", "jurisdiction", "credentials", "used", "score", "state"], accounts.iter().map(row))
 }
 
 /// Writes, reads, lists, overwrites and deletes a small object at each account.

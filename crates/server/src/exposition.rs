@@ -88,6 +88,10 @@ fn engine_text(status: &Status) -> String {
         ("unsettled_blocks", "Blocks that miss shards.", status.unsettled_blocks),
         ("unsettled_bytes", "Sealed bytes of blocks that miss shards.", status.unsettled_bytes),
         ("unsettled_age_milliseconds", "Age of the oldest block that misses shards.", status.unsettled_age_ms),
+        ("recovery_point_seq", "Position up to which everything survives the disk and any n - k domains.", status.recovery_point_seq),
+        ("recovery_point_age_milliseconds", "Age of the oldest acknowledged data beyond it.", status.recovery_point_age_ms),
+        ("repairs_waiting", "Blocks that wait for repair.", status.integrity.repairs_waiting),
+        ("repair_bytes_waiting", "Bytes that their repair will move.", status.integrity.repair_bytes_waiting),
         ("failed_reads_24h", "Reads that failed for want of shards in 24 hours.", status.last_day.failed_reads),
         ("released_seq", "Last released position of the log.", status.released_seq),
         ("log_leaves", "Leaves of the Merkle log.", status.log_size),
@@ -100,12 +104,46 @@ fn engine_text(status: &Status) -> String {
         ("deletes_total", "Deletes.", status.deletes),
         ("proofs_total", "Merkle leaves and signatures made.", status.proofs),
         ("failovers_total", "Reads that needed another shard than the first choice.", status.failovers),
+        ("repaired_shards_total", "Shards made again.", status.integrity.repaired_shards),
+        ("repaired_bytes_total", "Their bytes.", status.integrity.repaired_bytes),
         ("integrity_faults_total", "Shards and segments that failed verification.", status.integrity_faults),
     ] {
         text.single(name, "counter", help, value);
     }
+    integrity_text(&mut text, status);
     provider_text(&mut text, status);
     text.0
+}
+
+/// Nothing before the first count: a missing sample is not a good one.
+fn integrity_text(text: &mut Text, status: &Status) {
+    let Some(census) = &status.integrity.census else { return };
+    text.family("blocks_by_integrity", "gauge", "Blocks by what was last seen of their shards.");
+    for (integrity, blocks) in [
+        ("verified", census.verified),
+        ("unverified", census.unverified),
+        ("degraded", census.degraded),
+        ("at_risk", census.at_risk),
+        ("lost", census.lost),
+    ] {
+        text.sample("blocks_by_integrity", &[("integrity", integrity)], blocks);
+    }
+    text.family("blocks_by_losses_survived", "gauge", "Blocks by the further losses that they survive.");
+    for (losses, blocks) in &census.by_losses {
+        text.sample("blocks_by_losses_survived", &[("losses", &losses.to_string())], blocks);
+    }
+    if let Some(oldest) = census.oldest_verified_ms {
+        text.single(
+            "oldest_verified_shard_milliseconds",
+            "gauge",
+            "Age of the oldest verification of a shard.",
+            census.as_of_ms - oldest.min(census.as_of_ms),
+        );
+    }
+    text.family("provider_bad_cells_at_most", "gauge", "Share of its cells that is bad at most, with 95 % confidence, from audits.");
+    for audits in &status.integrity.audits {
+        text.sample("provider_bad_cells_at_most", &[("provider", &audits.provider)], audits.at_most_bad_percent / 100.0);
+    }
 }
 
 fn provider_text(text: &mut Text, status: &Status) {
@@ -123,6 +161,12 @@ fn provider_text(text: &mut Text, status: &Status) {
         ("provider_received_bytes_total", "counter", "Bytes received.", |one| one.bytes_down.to_string()),
         ("provider_lies_total", "counter", "Times its bytes failed verification.", |one| one.lies.to_string()),
     ];
+    text.family("provider_score", "gauge", "How well it served in the last fifteen minutes, 0 to 100.");
+    for provider in &status.providers {
+        if let Some(score) = provider.score {
+            text.sample("provider_score", &[("provider", &provider.id), ("domain", &provider.domain)], score);
+        }
+    }
     for (name, kind, help, value) in families {
         text.family(name, kind, help);
         for provider in &status.providers {

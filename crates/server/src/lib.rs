@@ -25,6 +25,7 @@ mod document;
 mod exposition;
 mod health;
 mod instant;
+mod integrity;
 mod limits;
 mod listing;
 mod observe;

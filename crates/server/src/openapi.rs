@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, PathItem, Ref, RefOr};
 
-use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, exposition, health, listing, relocate};
+use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, relocate};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,7 @@ use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, 
         admin::status, admin::settle, admin::list_tenants, admin::create_tenant, admin::list_keys, admin::create_key, admin::revoke_key,
         checkpoint::begin, checkpoint::state,
         collect::collect, collect::collections, relocate::evacuate, relocate::rebalance, relocate::relocations,
+        integrity::scrub, integrity::scrubbed, integrity::drill, integrity::set_state,
         audit::totals, audit::export, audit::checkpoint, audit::key,
         health::alive, health::ready, exposition::metrics, document,
     ),

@@ -18,7 +18,7 @@ use crate::address::Address;
 use crate::limits::Limits;
 use crate::observe::{self, Traffic};
 use crate::problem::Problem;
-use crate::{admin, audit, blobs, buckets, checkpoint, collect, exposition, health, listing, openapi, relocate};
+use crate::{admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, openapi, relocate};
 
 /// Further Prometheus text appended to `/metrics`, such as a recorder's.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -82,6 +82,9 @@ pub(crate) fn build(engine: Engine, options: ServerOptions) -> (Router, Arc<Traf
         .route("/api/v1/providers/rebalance", post(relocate::rebalance))
         .route("/api/v1/relocations", get(relocate::relocations))
         .route("/api/v1/collect", get(collect::collections).post(collect::collect))
+        .route("/api/v1/scrub", get(integrity::scrubbed).post(integrity::scrub))
+        .route("/api/v1/drill", post(integrity::drill))
+        .route("/api/v1/providers/{name}/state", post(integrity::set_state))
         .route("/api/v1/tenants", get(admin::list_tenants).post(admin::create_tenant))
         .route("/api/v1/keys", get(admin::list_keys).post(admin::create_key))
         .route("/api/v1/keys/{id}", delete(admin::revoke_key))
@@ -145,9 +148,9 @@ async fn wrong_method(State(app): State<App>, request: Request) -> Response {
 fn allowed(path: &str) -> &'static str {
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     match path {
-        "/api/v1/settle" | "/api/v1/providers/rebalance" => "POST",
+        "/api/v1/settle" | "/api/v1/drill" | "/api/v1/providers/rebalance" => "POST",
         _ if below("/api/v1/providers/") => "POST",
-        "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/checkpoint" | "/api/v1/collect" => "GET, HEAD, POST",
+        "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/checkpoint" | "/api/v1/collect" | "/api/v1/scrub" => "GET, HEAD, POST",
         _ if below("/api/v1/keys/") => "DELETE",
         _ if below("/api/v1/buckets/") => "GET, HEAD, PUT, DELETE",
         _ => "GET, HEAD",

@@ -267,6 +267,17 @@ pub(crate) struct SettleOutcome {
     pub waited_ms: u64,
 }
 
+/// How a provider is to be used.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderState {
+    /// `active`, `quarantined` or `dead`.
+    pub state: String,
+    /// Why, for the log; at most 200 characters count.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
 /// Public key of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LogKey {

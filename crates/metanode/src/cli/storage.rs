@@ -49,6 +49,24 @@ pub(crate) enum Distributed {
     },
     /// Delete what no blob names any more, and say what else lies at the providers. Prints its cost first.
     Gc(Gc),
+    /// Ask for every shard, repair what is missing or wrong, and say how all blocks are (exit code 4 unless all are whole).
+    Scrub {
+        /// Start one now; without it, tell about the one that runs or ran last.
+        #[arg(long)]
+        now: bool,
+        /// Read and verify every shard whole instead of its header only. Costs the egress of everything stored.
+        #[arg(long)]
+        deep: bool,
+        /// Wait until it has ended and what it found is repaired.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Rebuild sampled blocks from every set of k providers, as if the others were gone (exit code 4 unless all are rebuilt).
+    Drill {
+        /// Write the report, a signed note under the log's key, to this file.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
     Recover(Recover),
     /// How likely blocks are lost under stated rates: a formula and a simulation side by side. A model, not a promise; asks nobody.
@@ -192,6 +210,17 @@ pub(crate) enum Providers {
     Configure(Box<Configure>),
     /// The configured accounts.
     List,
+    /// Say in the log how the running service is to use an account.
+    State {
+        /// The account.
+        name: String,
+        /// Used for everything; read last and given nothing new; or not asked at all.
+        #[arg(value_parser = ["active", "quarantined", "dead"])]
+        state: String,
+        /// Why, for the log.
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Leave a provider: move everything elsewhere, delete it there, certify it in the log. Goes on where an earlier run ended.
     Evacuate(Evacuate),
     /// Give every provider its share of what is stored, above all one that was added.
