@@ -1,10 +1,12 @@
-//! What one provider's fault adds to the first byte of a read: at the moment it strikes, and while it lasts.
+//! What one provider's fault adds to the first byte of a read, at the moment it strikes and while it lasts, and what it does to writes.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 
 use crate::data::Data;
 use crate::stage::{Stage, headline};
@@ -12,9 +14,20 @@ use crate::usage::{float, load, ms, percentile, size};
 use crate::{Measured, Setting};
 
 const BYTES: u64 = 64 << 10;
-/// Name, and the plan in testkit's text form.
-const FAULTS: [(&str, &str); 5] =
-    [("down", "down"), ("freeze", "freeze"), ("error", "error-before"), ("flip", "flip 8 on get"), ("slow", "latency 500ms 100ms")];
+const WRITE_BYTES: usize = 4096;
+/// Name, and the plan in testkit's text form. A black hole takes requests and never answers: what a dropped packet looks like to whoever
+/// has a connection already.
+const FAULTS: [(&str, &str); 9] = [
+    ("stopped", "down"),
+    ("black hole", "freeze"),
+    ("frozen in body", "freeze-mid-body"),
+    ("slow", "latency 500ms 100ms"),
+    ("5xx", "error-before"),
+    ("wrong bytes", "flip 8 on get"),
+    ("truncated", "truncate on get"),
+    ("dripping", "drip 512 20ms"),
+    ("endless body", "endless-body on get"),
+];
 
 /// Flags of `failover`.
 #[derive(Debug, Clone, Args)]
@@ -30,47 +43,124 @@ pub(crate) struct Flags {
     /// Reads during each strike, one after the other.
     #[arg(long, default_value_t = 40)]
     reads: usize,
+    /// Writes of 4 KiB during each strike, one after the other.
+    #[arg(long, default_value_t = 20)]
+    writes: usize,
+    /// Only the fault of this name.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Times of one fault.
+#[derive(Default)]
+struct Times {
+    reads: Vec<Duration>,
+    longest: Vec<Duration>,
+    requests: u64,
+    writes: Vec<Duration>,
+    refused: usize,
 }
 
 /// Runs it.
 pub(crate) async fn run(flags: Flags) -> Measured<()> {
     headline("failover", &flags.setting);
-    println!("# reads of {BYTES} bytes at random places of {} MiB, load {}", flags.size >> 20, load());
+    println!("# reads of {BYTES} bytes at random places of {} MiB, puts of {WRITE_BYTES} bytes, load {}", flags.size >> 20, load());
     let data = Data::Random { seed: flags.setting.seed, len: flags.size }.hold();
     let mut stage = Stage::set(&flags.setting, false).await?;
     stage.client.put("big", &data).await?;
     stage.client.settle().await?;
     let mut rng = ChaCha8Rng::seed_from_u64(flags.setting.seed);
-    let mut well = Vec::new();
-    for (name, plan) in FAULTS {
-        let (mut hurt, mut worst, mut requests) = (Vec::new(), Vec::new(), 0);
+    let (mut well, mut well_written) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    for (name, plan) in FAULTS.into_iter().filter(|(name, _)| flags.only.as_deref().is_none_or(|only| only == *name)) {
+        let mut times = Times::default();
         for strike in 0..flags.strikes {
+            let victim = strike % flags.setting.providers;
             stage = Box::pin(stage.restart()).await?;
             reads(&stage, &data, &mut rng, flags.reads).await?;
             well.extend(reads(&stage, &data, &mut rng, flags.reads).await?);
             let before = stage.emulators.state()?;
-            stage.emulators.plan(Some(strike % flags.setting.providers), plan)?;
-            let times = reads(&stage, &data, &mut rng, flags.reads).await?;
-            requests += (stage.emulators.state()? - before).gets;
+            stage.emulators.plan(Some(victim), plan)?;
+            let struck = reads(&stage, &data, &mut rng, flags.reads).await?;
+            times.requests += (stage.emulators.state()? - before).gets;
             stage.emulators.plan(None, "")?;
-            worst.extend(times.iter().max());
-            hurt.extend(times);
+            times.longest.extend(struck.iter().max());
+            times.reads.extend(struck);
+
+            stage = Box::pin(stage.restart()).await?;
+            let key = |index: usize| format!("w/{}/{strike}/{index}", name.replace(' ', "-"));
+            let mut kept = Vec::new();
+            for index in 0..flags.writes {
+                let time = write(&stage, &format!("{}/well", key(index)), index, &mut kept).await?;
+                well_written.extend(time);
+            }
+            stage.emulators.plan(Some(victim), plan)?;
+            for index in 0..flags.writes {
+                match write(&stage, &key(index), index, &mut kept).await? {
+                    Some(time) => times.writes.push(time),
+                    None => times.refused += 1,
+                }
+            }
+            // Acknowledged only under the rule: everything reads back byte-equal with that provider gone and a service that kept nothing.
+            stage.emulators.plan(Some(victim), "down")?;
+            stage = stage.restart_as_it_is()?;
+            for (key, bytes) in &kept {
+                stage.client.get_bytes(key, None, bytes).await?;
+            }
+            stage.emulators.plan(None, "")?;
         }
-        well.sort_unstable();
-        hurt.sort_unstable();
-        worst.sort_unstable();
-        let added = |percent: usize| ms(percentile(&hurt, percent)) - ms(percentile(&well, percent));
+        rows.push((name, times));
+    }
+    well.sort_unstable();
+    well_written.sort_unstable();
+    println!("{:<15} {:>44}   {:>40}", "", "read: added to the first byte, ms", "put: acknowledged after, ms");
+    println!(
+        "{:<15} {:>9} {:>9} {:>9} {:>12}   {:>9} {:>9} {:>9} {:>8}",
+        "fault", "p50", "p99", "longest", "requests", "p50", "p99", "longest", "refused"
+    );
+    for (name, mut times) in rows {
+        times.reads.sort_unstable();
+        times.longest.sort_unstable();
+        times.writes.sort_unstable();
+        let added = |percent: usize| ms(percentile(&times.reads, percent)) - ms(percentile(&well, percent));
+        let took = |percent: usize| ms(percentile(&times.writes, percent));
         println!(
-            "{name:<7} first byte p50 {:+8.2} ms  p99 {:+8.2} ms  longest of each strike p50 {:8.2} ms  max {:8.2} ms  {:.2} requests per read",
+            "{name:<15} {:>+9.2} {:>+9.2} {:>9.2} {:>12.2}   {:>9.2} {:>9.2} {:>9.2} {:>8}",
             added(50),
             added(99),
-            ms(percentile(&worst, 50)),
-            ms(percentile(&worst, 100)),
-            float(requests) / float((flags.strikes * flags.reads) as u64),
+            ms(percentile(&times.longest, 100)),
+            float(times.requests) / float((flags.strikes * flags.reads) as u64),
+            took(50),
+            took(99),
+            took(100),
+            times.refused,
         );
     }
-    println!("healthy first byte p50 {:.2} ms  p99 {:.2} ms  ({} reads)", ms(percentile(&well, 50)), ms(percentile(&well, 99)), well.len());
+    println!(
+        "healthy: first byte p50 {:.2} ms  p99 {:.2} ms  ({} reads); put p50 {:.2} ms  p99 {:.2} ms  ({} puts)",
+        ms(percentile(&well, 50)),
+        ms(percentile(&well, 99)),
+        well.len(),
+        ms(percentile(&well_written, 50)),
+        ms(percentile(&well_written, 99)),
+        well_written.len()
+    );
+    println!("every acknowledged put was read back with its struck provider gone");
     stage.node.stop()
+}
+
+/// A put that is timed if it is acknowledged; what was refused may be there or not.
+async fn write(stage: &Stage, key: &str, index: usize, kept: &mut Vec<(String, Bytes)>) -> Measured<Option<Duration>> {
+    let mut bytes = vec![0; WRITE_BYTES];
+    ChaCha8Rng::seed_from_u64(index as u64 ^ key.len() as u64).fill_bytes(&mut bytes);
+    let bytes = Bytes::from(bytes);
+    let began = Instant::now();
+    if stage.client.put_bytes(key, bytes.clone()).await.is_err() {
+        return Ok(None);
+    }
+    let took = began.elapsed();
+    kept.push((key.to_owned(), bytes));
+    Ok(Some(took))
 }
 
 async fn reads(stage: &Stage, data: &Data, rng: &mut ChaCha8Rng, count: usize) -> Measured<Vec<Duration>> {

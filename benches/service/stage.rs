@@ -45,12 +45,18 @@ impl Stage {
 
     /// The service ends in order and starts again on the same disk: nothing is cached.
     pub(crate) async fn restart(self) -> Measured<Self> {
+        let stage = self.restart_as_it_is()?;
+        stage.client.settle().await?;
+        Ok(stage)
+    }
+
+    /// The same with whatever providers there are: shards that are missing stay missing.
+    pub(crate) fn restart_as_it_is(self) -> Measured<Self> {
         let Self { emulators, node, client, profile, scratch } = self;
         drop(client);
         node.stop()?;
         let node = Node::start(&emulators.endpoints, scratch.path().join("home"), &profile)?;
         let client = Client::new(&node.door)?;
-        client.settle().await?;
         Ok(Self { emulators, node, client, profile, scratch })
     }
 
