@@ -405,6 +405,10 @@ pub struct Status {
     pub integrity_faults: u64,
     /// Reads that needed another shard than the first choice since start.
     pub failovers: u64,
+    /// Requests that readers sent to providers since the writer began.
+    pub read_requests: u64,
+    /// Extra requests that slow answers were granted since then: at most one in twenty, and a burst of 64.
+    pub hedged_requests: u64,
     /// Put operations since start.
     pub puts: u64,
     /// Get operations since start.

@@ -5,6 +5,7 @@ mod heal;
 mod open;
 mod rate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,9 +124,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let orphans_before = Timestamp(shared.clock.now().0.saturating_sub(ORPHAN_MS));
         shared.settlement.forget_orphans(orphans_before);
-        let down = |provider: &ProviderId| shared.fleet.health(provider).is_none_or(|health| health.state == HealthState::Down);
+        let down = down(&shared);
         while repairs.len() < WORKERS
-            && let Some(open) = shared.settlement.next_due(Instant::now(), down, rate.has_room(Instant::now()))
+            && let Some(open) =
+                shared.settlement.next_due(Instant::now(), |provider| down.contains(provider), rate.has_room(Instant::now()))
         {
             if open.repair {
                 rate.spend(open.repair_bytes());
@@ -140,6 +142,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = tokio::time::sleep(rate.wait().map_or(TICK, |wait| wait.min(TICK))) => {}
         }
     }
+}
+
+/// Providers that do not answer at present.
+fn down(shared: &Shared) -> BTreeSet<ProviderId> {
+    let ids = shared.fleet.providers().iter().map(|spec| spec.id.clone());
+    ids.filter(|id| shared.fleet.health(id).is_none_or(|health| health.state == HealthState::Down)).collect()
 }
 
 /// Looks up what readers missed and registers it.

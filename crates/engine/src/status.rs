@@ -30,6 +30,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         uptime_ms: millis(shared.uptime()),
         ..Status::default()
     };
+    (status.read_requests, status.hedged_requests) = shared.data.pace.requests();
     fleet(shared, &mut status);
     if let Err(error) = ledger(shared, &mut status) {
         tracing::warn!(%error, "status without the ledger's figures");

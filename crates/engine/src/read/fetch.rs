@@ -147,7 +147,7 @@ impl BlockReader {
         let mut direct = Box::pin(self.direct(&range));
         let answer = match timeout(patience, &mut direct).await {
             Ok(answer) => answer,
-            Err(_) if !self.shared.data.pace.take_hedge() => direct.await,
+            Err(_) if !self.shared.data.pace.take_hedge(self.block.facts.geometry.k().into()) => direct.await,
             Err(_) => {
                 self.shared.data.pace.strike(&provider, Instant::now());
                 let mut rebuilt = Box::pin(self.rebuilt(&range));

@@ -21,9 +21,9 @@ const MOST_PATIENCE: Duration = Duration::from_secs(5);
 /// Avoidance after the first strike; doubles up to `LONGEST_AVOIDANCE`.
 const FIRST_AVOIDANCE: Duration = Duration::from_millis(500);
 const LONGEST_AVOIDANCE: Duration = Duration::from_secs(15);
-/// One extra request per this many plain ones (5 %), and how many may be saved up.
-const REQUESTS_PER_HEDGE: u32 = 20;
-const SAVED_HEDGES: u32 = 16;
+/// One extra request per this many plain ones (5 %), and how many may be saved up: some slow answers at once after a quiet hour.
+const PLAIN_PER_EXTRA: u32 = 20;
+const SAVED_EXTRA: u32 = 64;
 
 const CLASSES: usize = 3;
 
@@ -53,6 +53,8 @@ struct State {
     tracks: BTreeMap<ProviderId, Track>,
     /// In twentieths of a request.
     credit: u32,
+    plain: u64,
+    extra: u64,
 }
 
 /// Answer times of all providers and the hedging budget.
@@ -63,7 +65,7 @@ pub(crate) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { state: Mutex::new(State { tracks: BTreeMap::new(), credit: SAVED_HEDGES * REQUESTS_PER_HEDGE }) }
+        Self { state: Mutex::new(State { tracks: BTreeMap::new(), credit: SAVED_EXTRA * PLAIN_PER_EXTRA, plain: 0, extra: 0 }) }
     }
 }
 
@@ -81,20 +83,29 @@ impl Pace {
         }
     }
 
-    /// Counts a request that is about to be sent: it earns a twentieth of a hedge.
+    /// Counts a request that is about to be sent: it earns a twentieth of an extra one.
     pub(crate) fn sent(&self) {
-        self.with(|state| state.credit = (state.credit + 1).min(SAVED_HEDGES * REQUESTS_PER_HEDGE));
+        self.with(|state| {
+            state.plain += 1;
+            state.credit = (state.credit + 1).min(SAVED_EXTRA * PLAIN_PER_EXTRA);
+        });
     }
 
-    /// Takes one hedge from the budget, if there is one.
-    pub(crate) fn take_hedge(&self) -> bool {
-        self.with(|state| match state.credit.checked_sub(REQUESTS_PER_HEDGE) {
+    /// Takes so many extra requests from the budget, all or none. Slowness alone costs: an error fails over without asking here.
+    pub(crate) fn take_hedge(&self, requests: u32) -> bool {
+        self.with(|state| match state.credit.checked_sub(requests.saturating_mul(PLAIN_PER_EXTRA)) {
             Some(rest) => {
                 state.credit = rest;
+                state.extra += u64::from(requests);
                 true
             }
             None => false,
         })
+    }
+
+    /// Requests sent, and extra ones that slowness was granted.
+    pub(crate) fn requests(&self) -> (u64, u64) {
+        self.with(|state| (state.plain, state.extra))
     }
 
     /// Notes a good answer.
@@ -174,14 +185,17 @@ mod tests {
     #[tokio::test]
     async fn hedges_stay_at_five_percent() {
         let pace = Pace::default();
-        let burst = (0..100).filter(|_| pace.take_hedge()).count();
-        assert_eq!(burst, SAVED_HEDGES as usize);
-        let steady = (0..1000)
-            .filter(|_| {
+        let burst = (0..100).filter(|_| pace.take_hedge(1)).count();
+        assert_eq!(burst, SAVED_EXTRA as usize);
+        // What is granted counts by the request: rebuilding from three others is three.
+        for requests in [1, 3] {
+            let before = pace.requests();
+            for _ in 0..6000 {
                 pace.sent();
-                pace.take_hedge()
-            })
-            .count();
-        assert_eq!(steady, 50);
+                pace.take_hedge(requests);
+            }
+            let (plain, extra) = (pace.requests().0 - before.0, pace.requests().1 - before.1);
+            assert_eq!((plain, extra), (6000, 300));
+        }
     }
 }

@@ -86,7 +86,7 @@ impl BlockReader {
                         self.shared.data.pace.strike(&provider, Instant::now());
                     }
                     if waiting.len() > 0
-                        && self.shared.data.pace.take_hedge()
+                        && self.shared.data.pace.take_hedge(1)
                         && let Some(shard) = waiting.next()
                     {
                         late.insert(shard);

@@ -41,10 +41,10 @@ fn path(fx: &Fixture, entry: &BlockEntry, provider: &str) -> String {
     fx.engine.shared().names.shard(&address_of(&entry.facts, provider)).as_str().to_owned()
 }
 
-/// A deployment with two bulk blocks and some commit blocks, all settled.
+/// A deployment with a bulk block and some commit blocks, all settled.
 async fn stored(providers: usize) -> Fixture {
     let fx = Fixture::start(providers).await;
-    fx.put(b"big", &random(13 << 20, 1)).await.unwrap();
+    fx.put(b"big", &random(3 << 20, 1)).await.unwrap();
     fx.put(b"small", &random(2000, 2)).await.unwrap();
     fx.settle().await;
     fx
@@ -129,6 +129,8 @@ async fn every_kind_of_damage_at_rest_is_found_and_healed() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_another_block_is_found_and_replaced() {
     let fx = stored(5).await;
+    fx.put(b"other", &random(3 << 20, 9)).await.unwrap();
+    fx.settle().await;
     let blocks: Vec<BlockEntry> = entries(&fx).into_iter().filter(|entry| entry.facts.kind == BlockKind::Bulk).collect();
     assert!(blocks.len() > 1);
     let (store, one) = place(&fx, &blocks[0], 1);
@@ -173,7 +175,7 @@ async fn with_a_spare_domain_a_liars_shards_move_and_the_log_says_where() {
     let state = view.provider(fx.stores[store].name()).unwrap().unwrap();
     assert_eq!(state.mode, ProviderMode::Quarantined, "caught again and again, and five others are left");
     // What the liar says counts for nothing: the data is read without it, and the others are not accused.
-    assert_eq!(fx.read(b"big").await.unwrap(), random(13 << 20, 1));
+    assert_eq!(fx.read(b"big").await.unwrap(), random(3 << 20, 1));
     assert!(fx.liars().iter().all(|liar| *liar == store), "{:?}", fx.liars());
 }
 
@@ -189,6 +191,54 @@ async fn where_none_is_to_spare_a_liar_is_not_put_into_quarantine() {
     fx.stores[1].set_faults(FaultPlan::honest());
     assert!(scrub(&fx, true).await.census.unwrap().is_whole(), "it lied about shards that it had");
     assert_whole(&fx).await;
+}
+
+/// Two hundred, and then nothing is there: a repair counts when it was read back.
+#[tokio::test(start_paused = true)]
+async fn who_acknowledges_a_repair_and_drops_it_is_passed_over() {
+    let fx = stored(6).await;
+    let entry = bulk(&fx);
+    let (store, path) = place(&fx, &entry, 1);
+    fx.stores[store].tamper(&path, None);
+    fx.stores[store].set_faults(FaultPlan::from(Fault::always(Misbehaviour::DroppedWrite).on(&[Op::Put])));
+    assert!(scrub(&fx, false).await.census.unwrap().is_whole());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let home = bulk(&fx).facts.placements.into_iter().find(|place| place.shard == 1).unwrap().provider;
+    assert_ne!(home, fx.stores[store].name());
+    assert_whole(&fx).await;
+}
+
+/// Somebody with our memory wrote another block under the name: it is evidence, and none of ours to delete.
+#[tokio::test(start_paused = true)]
+async fn a_block_of_another_writer_under_our_name_is_left_alone() {
+    let fx = stored(6).await;
+    let shared = fx.engine.shared();
+    let entry = bulk(&fx);
+    let (store, path) = place(&fx, &entry, 3);
+    let stranger = stranger_at(&shared, &entry, fx.stores[store].name());
+    fx.stores[store].tamper(&path, Some(stranger.clone()));
+    let report = scrub(&fx, false).await;
+    assert_eq!(report.wrong, 1);
+    assert!(report.census.unwrap().is_whole());
+    assert_eq!(fx.stores[store].peek(&path), Some(stranger));
+}
+
+/// Shard 3 of a block with other content at the position of `entry`, as it would lie at `provider`.
+fn stranger_at(shared: &Shared, entry: &BlockEntry, provider: &str) -> Bytes {
+    let facts = &entry.facts;
+    let position = diaspore_block::manifest::BlockPosition {
+        deployment: shared.deployment(),
+        block: BlockId::draw(&mut shared.rng()),
+        kind: facts.kind,
+        incarnation: facts.incarnation,
+        counter: facts.counter,
+        attempt: facts.attempt,
+    };
+    let coded = diaspore_block::block::encode(random(100_000, 77), facts.geometry, [3; 32]).unwrap();
+    let signed = coded.sign(position, 0, diaspore_block::manifest::LogState::default(), &shared.keys.identity);
+    let name = shared.names.shard(&address_of(facts, provider));
+    let pieces = signed.object(3, provider, &name, &shared.keys.header, &mut shared.rng()).unwrap();
+    pieces.to_vec().concat().into()
 }
 
 /// A provider that lies now and then is looked at twice before anything is written.
@@ -254,7 +304,7 @@ async fn readers_report_what_they_miss() {
     let whole = fx.stores[store].peek(&path).unwrap();
     fx.stores[store].tamper(&path, None);
     fx.forget();
-    assert_eq!(fx.read(b"big").await.unwrap(), random(13 << 20, 1));
+    assert_eq!(fx.read(b"big").await.unwrap(), random(3 << 20, 1));
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(fx.stores[store].peek(&path).map(|bytes| bytes.len()), Some(whole.len()), "made again without a scrub");
     assert_whole(&fx).await;
