@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use diaspore_block::decode::reconstruct;
+use diaspore_block::record::ProviderMode;
 use diaspore_block::shard::{ShardHeader, VerifiedCells};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
@@ -21,6 +22,10 @@ use crate::scrub::{self, Seen};
 use crate::shards::{Depth, Look, look_known};
 use crate::shared::{Meters, Shared};
 use crate::world::cpu;
+
+/// Vain tries after which a shard that has neither home nor spare may go to any domain that holds nothing of the block, or over a
+/// shard that lies elsewhere too. Until then a forgotten request may yet land where it belongs.
+const DESPERATE: u32 = 4;
 
 /// What the providers showed.
 struct Survey {
@@ -35,16 +40,27 @@ struct Survey {
     strangers: BTreeSet<ProviderId>,
     /// Said that it has none.
     free: BTreeSet<ProviderId>,
+    /// Shows a shard that is counted elsewhere.
+    surplus: BTreeSet<ProviderId>,
+    /// Somebody did not answer.
+    silent: bool,
 }
 
 /// One try. The error is for the log; what was achieved is in the settlement register already.
 pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String> {
     let facts = &open.facts;
-    let Survey { missing, homes, unanswered, wrong, strangers, free } = Box::pin(survey(shared, open)).await;
+    let Survey { missing, homes, unanswered, mut wrong, strangers, mut free, surplus, silent } = Box::pin(survey(shared, open)).await;
     if missing.is_empty() {
         return Ok(());
     }
-    let bound: Vec<(u8, ProviderId)> = homes.iter().chain(&unanswered).cloned().collect();
+    // Homes follow from the domains that there are: a block that a narrower layout wrote has other homes now, all of them taken perhaps.
+    let desperate = !silent && open.failures >= DESPERATE;
+    let mut bound: Vec<(u8, ProviderId)> = homes.iter().chain(&unanswered).cloned().collect();
+    if desperate {
+        bound.retain(|(_, provider)| !surplus.contains(provider));
+        free.extend(surplus.iter().cloned());
+        wrong.extend(surplus);
+    }
     let mut seats = seats(shared, facts);
     for seat in seats.iter_mut().filter(|seat| open.avoid.contains(&seat.provider) || strangers.contains(&seat.provider)) {
         (seat.healthy, seat.alive) = (false, false);
@@ -54,7 +70,9 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
     for shard in missing {
         let own = open.damage.get(&shard).map(|(provider, _)| provider);
         // Of a block that was settled every shard has its place, so a domain that shows none may take any.
-        let anywhere = |plan: &mut Plan| if open.repair { plan.any(shard, |provider| free.contains(provider)) } else { None };
+        let tried = |provider: &ProviderId| open.tried.iter().any(|(other, home)| home == provider && *other != shard);
+        let admits = |provider: &ProviderId| free.contains(provider) && (open.repair || !tried(provider));
+        let anywhere = |plan: &mut Plan| if open.repair || desperate { plan.any(shard, admits) } else { None };
         let in_place = |plan: &mut Plan| own.and_then(|own| plan.take(shard, own, true));
         let target = in_place(&mut plan).or_else(|| plan.spare(shard)).or_else(|| anywhere(&mut plan));
         let target = target.or_else(|| own.and_then(|own| plan.take(shard, own, false)));
@@ -84,6 +102,8 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
         wrong: BTreeSet::new(),
         strangers: BTreeSet::new(),
         free: BTreeSet::new(),
+        surplus: BTreeSet::new(),
+        silent: false,
     };
     for spec in shared.fleet.providers() {
         if survey.homes.iter().any(|(_, home)| *home == spec.id) {
@@ -98,6 +118,8 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
                 if survey.missing.remove(&shard) {
                     shared.settlement.stored(facts.id, shard, &spec.id);
                     note(shared, open, shard, &spec.id, Seen::Good, depth == Depth::Whole);
+                } else {
+                    survey.surplus.insert(spec.id.clone());
                 }
                 continue;
             }
@@ -114,6 +136,7 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
                 Seen::Wrong
             }
             Look::Silent => {
+                survey.silent |= shared.modes.of(&spec.id) != ProviderMode::Dead;
                 // Whatever it was tried for, it is bound to; see scatter::plan.
                 survey.unanswered.extend(open.tried.iter().find(|(_, home)| *home == spec.id).cloned());
                 Seen::Silent
