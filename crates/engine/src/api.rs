@@ -441,7 +441,7 @@ pub struct IntegrityStatus {
     pub audits: Vec<Audits>,
     /// Blocks that wait for repair.
     pub repairs_waiting: u64,
-    /// Of these: tried in vain so far.
+    /// Of these: tried several times, in vain so far.
     pub repairs_failed: u64,
     /// Bytes that their repair will read and write.
     pub repair_bytes_waiting: u64,

@@ -18,6 +18,8 @@ use crate::scrub::Seen;
 
 /// Blocks that may wait for repair at once; what is found beyond that is found again.
 const MAX_REPAIRS: usize = 20_000;
+/// Vain tries after which a repair is not expected to succeed soon: who failed it is passed over in the next one.
+const SEVERAL: u32 = 3;
 /// Shards reported by readers that may wait for a look at the ledger.
 const MAX_SUSPECTS: usize = 4096;
 
@@ -117,7 +119,7 @@ pub(crate) struct Suspect {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Repairs {
     pub(crate) blocks: u64,
-    /// Of these: tried since they were found, in vain so far.
+    /// Of these: tried several times since they were found, in vain so far.
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
 }
@@ -277,7 +279,7 @@ impl Settlement {
         let mut repairs = Repairs::default();
         for open in state.open.values().filter(|open| open.repair) {
             repairs.blocks += 1;
-            repairs.failed += u64::from(open.failures > 0 && !open.busy);
+            repairs.failed += u64::from(open.failures >= SEVERAL && !open.busy);
             repairs.bytes = repairs.bytes.saturating_add(open.repair_bytes());
         }
         repairs
