@@ -7,6 +7,7 @@
     reason = "all of this is a test, the functions around the tests as well: what does not hold ends it"
 )]
 
+mod atlas;
 mod bad_input;
 mod canary;
 mod checkpoints;

@@ -8,6 +8,7 @@
 //! What is demanded follows from the faults that a [`Scenario`] allows: within the class an acknowledged write survives,
 //! beyond it the engine may refuse to start, but it must say so and must never invent, resurrect or mix up data.
 
+pub mod atlas;
 mod client;
 mod deployment;
 mod disk;

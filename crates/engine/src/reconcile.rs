@@ -216,7 +216,11 @@ fn too_few_to_decide(ground: Ground, end: &End, few: &Error) -> Result<Arc<Share
         tail::apply(&ground, found)?;
     }
     cpu(|| ground.ledger.flush_view()).map_err(local)?;
-    Ok(idle(ground, Stage::ReadOnly(format!("recovered without a decision: {}", few.message))))
+    // With a decision the log would say so; without one nobody else does.
+    let lost: Vec<String> = end.may_have_lost.iter().map(Seq::to_string).collect();
+    let lost =
+        if lost.is_empty() { String::new() } else { format!("; acknowledged writes may have been lost at sequence {}", lost.join(", ")) };
+    Ok(idle(ground, Stage::ReadOnly(format!("recovered without a decision: {}{lost}", few.message))))
 }
 
 /// An empty disk in front of a log is only filled with the operator's permission.

@@ -46,6 +46,9 @@ pub(super) struct Chain {
     pub(super) passed_over: Vec<IncarnationId>,
     /// Incarnations and the last of their sequences that counts, newest first.
     pub(super) ends: Vec<(IncarnationId, Seq)>,
+    /// The highest sequence that blocks of passed-over incarnations say was acknowledged. Too few of their shards are left to read
+    /// them, so they seem never to have decided; but what they witness must be there (PROTOCOL rule 8, C19).
+    pub(super) marks: Seq,
 }
 
 /// The first blocks of an incarnation that decided.
@@ -66,7 +69,8 @@ impl Start {
 /// How an incarnation begins.
 enum Beginning {
     Decided(Box<Start>),
-    PassedOver,
+    /// It never decided; the highest mark in what is left of its blocks.
+    PassedOver(Seq),
     Undetermined(String),
 }
 
@@ -111,7 +115,7 @@ async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subje
 
 /// Finds who rules, and the stretches between the ledger and the present.
 pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence, own: Rank, local: Option<Local>) -> Outcome<Chain> {
-    let mut chain = Chain { stretches: Vec::new(), ruling: None, passed_over: Vec::new(), ends: Vec::new() };
+    let mut chain = Chain { stretches: Vec::new(), ruling: None, passed_over: Vec::new(), ends: Vec::new(), marks: Seq(0) };
     let mut first_stretch = None;
     for rank in book.ranks().into_iter().rev().filter(|rank| *rank != own) {
         let at_home = local.filter(|local| local.incarnation == rank.1);
@@ -132,7 +136,10 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
                 first_stretch = Some((subject, start));
                 break;
             }
-            Beginning::PassedOver => chain.passed_over.push(rank.1),
+            Beginning::PassedOver(marks) => {
+                chain.passed_over.push(rank.1);
+                chain.marks = chain.marks.max(marks);
+            }
             Beginning::Undetermined(why) => return Ok(Err(why)),
         }
     }
@@ -185,7 +192,7 @@ async fn walk_back(
                 None if complete => return Ok(Ok(chain)),
                 None => match Box::pin(beginning_of(ground, book, evidence, (epoch, predecessor))).await? {
                     Beginning::Decided(start) => *start,
-                    Beginning::PassedOver => {
+                    Beginning::PassedOver(_) => {
                         return Err(refused(format!(
                             "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {last_valid} and its first blocks are gone"
                         )));
@@ -270,7 +277,7 @@ pub(super) async fn older_copy(
 /// Reads an incarnation's first blocks up to its decision: carried ones, then the decision itself. It exists from the moment its
 /// decision is readable, whatever became of the copies before it, of which there are at most a window.
 async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> Result<Beginning, Error> {
-    let mut start = Reading { carried: BTreeMap::new(), gap: None };
+    let mut start = Reading { carried: BTreeMap::new(), gap: None, marks: Seq(0) };
     for counter in (0..=subject.window).map(Counter) {
         let verdict = evidence.judge(ground, subject, counter, Care::Replay).await?;
         let is_readable = matches!(verdict, Verdict::Readable(_));
@@ -289,7 +296,7 @@ async fn beginning(ground: &Ground, evidence: &Evidence, subject: &Subject) -> R
         }
         break;
     }
-    Ok(start.gap.map_or(Beginning::PassedOver, Beginning::Undetermined))
+    Ok(start.gap.map_or(Beginning::PassedOver(start.marks), Beginning::Undetermined))
 }
 
 /// The first blocks of an incarnation as they are read, in order.
@@ -297,6 +304,8 @@ struct Reading {
     carried: BTreeMap<IncarnationId, Decision>,
     /// What keeps the absence of a decision from being certain.
     gap: Option<String>,
+    /// Highest mark in blocks of which too few shards are left.
+    marks: Seq,
 }
 
 impl Reading {
@@ -311,7 +320,7 @@ impl Reading {
                 return Ok(Some(Beginning::Decided(Box::new(Start { first, decision, carried }))));
             }
             Verdict::Readable(found) => self.carried.extend(decision_in(ground, &found)?),
-            Verdict::Unacknowledged { .. } => (),
+            Verdict::Unacknowledged { acked_through, .. } => self.marks = self.marks.max(acked_through),
             Verdict::Undetermined { why, .. } => drop(self.gap.get_or_insert(why)),
         }
         Ok(None)

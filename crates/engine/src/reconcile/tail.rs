@@ -31,7 +31,7 @@ pub(super) struct End {
 }
 
 /// Replays what the ledger lacks and finds the end. Released blocks are applied as they come; the last window waits for the
-/// decision. `witnessed` is what heads say was acknowledged: an end below it is refused (C19).
+/// decision. `witnessed` is what heads say was acknowledged: an end below it is refused (C19), and one below what blocks say.
 pub(super) async fn read(
     ground: &Ground,
     book: &ClaimBook,
@@ -39,7 +39,7 @@ pub(super) async fn read(
     chain: &Chain,
     (have, witnessed): (Seq, Seq),
 ) -> Outcome<End> {
-    let mut marks = witnessed;
+    let mut marks = witnessed.max(chain.marks);
     let Some((ruling, older)) = chain.stretches.split_last() else {
         check_marks(marks, have)?;
         return Ok(Ok(End { last: have, ..End::default() }));
@@ -61,6 +61,7 @@ pub(super) async fn read(
     Ok(Ok(end))
 }
 
+/// What blocks and heads witness as acknowledged must be there.
 fn check_marks(marks: Seq, last: Seq) -> Result<(), Error> {
     if marks <= last {
         return Ok(());
