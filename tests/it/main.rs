@@ -27,4 +27,5 @@ mod tenants;
 mod threats;
 mod traces;
 mod trouble;
+mod upkeep;
 mod wire;

@@ -421,6 +421,8 @@ pub struct Status {
     pub last_day: Counts,
     /// Mean of provider request latency, milliseconds.
     pub average_latency_ms: f64,
+    /// Bytes of the local ledger on its disk.
+    pub ledger_bytes: u64,
     /// Engine uptime, milliseconds.
     pub uptime_ms: u64,
     /// Whether what is stored is still there and right, as far as anybody looked.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diaspore_block::id::{PrincipalId, Seq, TenantId, Timestamp};
 use diaspore_block::key::{Keyring, LogPublicKey, MasterKey};
 use diaspore_block::record::ProviderMode;
-use diaspore_ledger::Ledger;
+use diaspore_ledger::{IntegrityReport, Ledger};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Fleet;
 
@@ -15,17 +15,19 @@ use crate::api::{
     ListPage, NewApiKey, Precondition, PutOptions, PutOutcome, Status, TenantInfo,
 };
 use crate::audit::{self, AuditLine, Event};
+use crate::backup::Backup;
 use crate::checkpoint::{CheckpointReport, CheckpointState};
 use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
 use crate::losses::{self, Losses};
+use crate::namespace::local;
 use crate::relocate::{self, Errand, Relocated, RelocationState};
 use crate::scrub::{self, DrillReport, ScrubReport};
 use crate::settle::SettleReport;
 use crate::shared::{Ground, Shared};
 use crate::succession::Succession;
-use crate::world::{Clock, Entropy};
+use crate::world::{Clock, Entropy, cpu};
 use crate::{blob, checkpoint, commit, keyring, modes, namespace, reconcile, settle, status};
 
 /// A running engine. Clones share it; it ends with [`Engine::shutdown`].
@@ -297,6 +299,17 @@ impl Engine {
     /// Moves of this process.
     pub fn relocations(&self) -> RelocationState {
         self.shared().relocations.state()
+    }
+
+    /// Looks over the whole local ledger: every value, every journal entry, the log from its leaves. Slow, beside everything else; writes
+    /// nothing. A view found damaged is made anew by the next start.
+    pub fn integrity(&self) -> Result<IntegrityReport, Error> {
+        cpu(|| self.shared().ledger.integrity()).map_err(local)
+    }
+
+    /// A sealed copy of the local ledger as it is now.
+    pub fn backup(&self) -> Result<Backup, Error> {
+        Backup::begin(self.shared())
     }
 
     /// State and counters.

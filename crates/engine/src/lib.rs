@@ -15,6 +15,7 @@ pub mod config;
 pub mod world;
 
 mod audit;
+mod backup;
 mod blob;
 mod cache;
 mod checkpoint;
@@ -46,10 +47,12 @@ mod unjudged;
 mod upload;
 
 pub use audit::AuditLine;
+pub use backup::Backup;
 pub use checkpoint::{CheckpointReport, CheckpointState};
 pub use collect::{Asked as CollectAsked, Collected, CollectorState, Cost, Found, Swept};
 pub use config::{EngineConfig, Fatal, Limits, Mode, OnFatal};
 pub use diaspore_block::id;
+pub use diaspore_ledger::IntegrityReport;
 pub use engine::Engine;
 pub use history::{Counts, History};
 pub use keyring::{Unanswered, new_keyring};

@@ -44,6 +44,12 @@ pub enum LedgerError {
         /// The violated rule, without any content.
         what: &'static str,
     },
+    /// A backup cannot be restored; nothing was changed.
+    #[error("the backup cannot be restored ({what}): use another copy of it, an empty data folder and the deployment's own master key")]
+    Backup {
+        /// What is wrong with it or with the place to restore into.
+        what: &'static str,
+    },
     /// The disk is full; what was written before stays readable.
     #[error("the disk holding the ledger is full: free some space and start again; reads go on")]
     Full,

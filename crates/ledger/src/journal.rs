@@ -327,8 +327,10 @@ pub(crate) fn examine(
     let newest = numbers.last().copied();
     for number in numbers {
         let Some(file) = medium.open(&format!("{}{number:010}", kind.prefix()), false)? else {
-            // Removed while this ran: settled.
+            // Removed while this ran: settled, if it is the hold's.
             report.segments -= 1;
+            report.corrupted += u64::from(kind == StreamKind::Log);
+            behind = None;
             continue;
         };
         let bytes = read_all(file.as_ref())?;
@@ -358,6 +360,27 @@ pub(crate) fn examine(
         behind = Some((number + 1, walked.next_ordinal, walked.end as u64));
     }
     Ok(report)
+}
+
+/// The entries of one segment that come before ordinal `until`, in order. A segment of the hold that is gone was settled and has none.
+pub(crate) fn copy_segment(kind: StreamKind, number: u64, medium: &dyn Medium, secret: &Secret, until: u64) -> Result<Vec<Vec<u8>>> {
+    let name = format!("{}{number:010}", kind.prefix());
+    let damage = || LedgerError::corrupt(format!("journal segment {name}"));
+    let Some(file) = medium.open(&name, false)? else {
+        return if kind == StreamKind::Hold { Ok(Vec::new()) } else { Err(damage()) };
+    };
+    let bytes = read_all(file.as_ref())?;
+    let header = Header::parse(&bytes, kind, number, secret).ok_or_else(damage)?;
+    let (mut entries, mut ordinal) = (Vec::new(), header.first_ordinal);
+    let walked = segment::walk(&bytes, &header, (segment::HEADER_LEN, header.first_ordinal), secret, &mut |plain, _| {
+        if ordinal < until {
+            entries.push(plain.to_vec());
+        }
+        ordinal += 1;
+        Ok(())
+    })?;
+    // A torn end is a writer at work, or an entry that was never durable.
+    if walked.verdict == Verdict::Damaged { Err(damage()) } else { Ok(entries) }
 }
 
 fn read_all(file: &dyn MediumFile) -> Result<Vec<u8>> {

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod backup;
 mod base;
 mod entry;
 mod error;
@@ -42,6 +43,7 @@ mod vault;
 mod view;
 mod xts;
 
+pub use backup::{BackupHead, Exporter};
 pub use base::BasePart;
 pub use entry::{AppliedBlock, BaseStep, IssuedBlock, JournalEntry, LogHead, ReleasedNote};
 pub use error::{LedgerError, Result};

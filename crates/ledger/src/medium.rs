@@ -57,6 +57,27 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     fn sync_names(&self) -> io::Result<()>;
 }
 
+impl Medium for Arc<dyn Medium> {
+    fn lock(&self, mode: OpenMode) -> Result<MediumLock> {
+        self.as_ref().lock(mode)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.as_ref().list()
+    }
+    fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        self.as_ref().open(name, create)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.as_ref().remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.as_ref().rename(from, to)
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        self.as_ref().sync_names()
+    }
+}
+
 /// One open file of a [`Medium`].
 pub trait MediumFile: fmt::Debug + Send + Sync + 'static {
     /// Length in bytes.

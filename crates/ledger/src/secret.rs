@@ -46,6 +46,8 @@ pub(crate) const VIEW_MAC: ViewDomains = ViewDomains {
 pub(crate) const IDENTITY_CHECK: &[u8] = b"diaspore ledger identity v1";
 /// Ledger key -> MAC of journal framing.
 pub(crate) const FRAME_KEY: &[u8] = b"diaspore ledger frame v1";
+/// Journal key -> key of one backup.
+pub(crate) const BACKUP_KEY: &[u8] = b"diaspore ledger backup v1";
 
 impl Secret {
     pub(crate) fn of(ledger: &LedgerKey) -> Self {

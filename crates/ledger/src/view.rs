@@ -173,6 +173,20 @@ impl View {
         if self.vault.drain()? { self.refresh() } else { Err(LedgerError::Full) }
     }
 
+    /// Gives free pages back to the disk. Nobody may hold a snapshot.
+    pub(crate) fn compact(&mut self) -> Result<()> {
+        let nothing = Frozen { tables: Vec::new(), values: Arc::clone(&self.values) };
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(nothing);
+        let db = self.db.as_mut().ok_or_else(|| LedgerError::corrupt("the view is closed"))?;
+        let compacted = contain(|| {
+            // Each round moves what it can; redb says when there is nothing more to gain.
+            while db.compact().map_err(fault)? {}
+            Ok(())
+        });
+        self.refresh()?;
+        compacted.map_err(|error| self.judge(error))
+    }
+
     fn db(&self) -> Result<&Database> {
         self.db.as_ref().ok_or_else(|| LedgerError::corrupt("the view is closed"))
     }

@@ -32,6 +32,7 @@ mod relocate;
 mod secret;
 mod service;
 mod telemetry;
+mod upkeep;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -115,6 +116,9 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Scrub { now, deep, wait } => integrity::scrub(global, *now, *deep, *wait).await,
         Distributed::Drill { report } => integrity::drill(global, report.as_deref()).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
+        Distributed::Fsck(flags) => upkeep::fsck(global, flags).await,
+        Distributed::Backup(command) => upkeep::backup(global, command).await,
+        Distributed::Compact(flags) => upkeep::compact(global, flags),
         Distributed::Durability(flags) => durability::run(global.output, flags),
     }
 }

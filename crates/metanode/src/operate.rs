@@ -49,6 +49,7 @@ pub(crate) struct Status {
     pub(crate) proofs: u64,
     pub(crate) last_day: Counts,
     pub(crate) average_latency_ms: f64,
+    pub(crate) ledger_bytes: u64,
     pub(crate) uptime_ms: u64,
     pub(crate) integrity: IntegrityStatus,
     pub(crate) recovery_point_seq: u64,
@@ -176,6 +177,7 @@ fn status_text(status: &Status) -> String {
             status.epoch,
             status.log_root
         ),
+        format!("Ledger: {} on disk   Up: {}", bytes(status.ledger_bytes), duration(status.uptime_ms)),
         format!(
             "Integrity Faults: {}   Failovers: {}   Failed Reads (24h): {}",
             status.integrity_faults, status.failovers, status.last_day.failed_reads

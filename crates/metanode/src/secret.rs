@@ -108,6 +108,17 @@ fn read_all(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+/// A new empty file with mode 0600; one that is there is emptied.
+pub(crate) fn new_private(path: &Path) -> Outcome<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::plain(format!("cannot replace {}: {error}", path.display())));
+        }
+        _ => {}
+    }
+    File::options().write(true).create_new(true).mode(0o600).open(path).explain(|| format!("cannot write {}", path.display()))
+}
+
 /// Writes a new file with mode 0600, durable before it returns. Fails when the file exists.
 pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> Outcome {
     let write = || -> std::io::Result<()> {

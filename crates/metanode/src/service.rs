@@ -9,7 +9,7 @@ use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
 use diaspore_engine::{Engine, EngineConfig, Fatal, Mode, Unanswered};
-use diaspore_ledger::{FileMedium, Ledger, LedgerError, OpenMode};
+use diaspore_ledger::{FileMedium, Ledger, LedgerError, MemoryMedium, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
 use diaspore_provider::{Credentials, Fleet, FleetOptions, ProviderId};
 use diaspore_server::{MetricsText, ServerOptions};
@@ -24,7 +24,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{credentials, history, init, secret};
+use crate::{credentials, history, init, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -41,6 +41,18 @@ pub(crate) struct Parts {
 pub(crate) struct Running {
     pub(crate) engine: Engine,
     fatal: mpsc::UnboundedReceiver<Fatal>,
+    disk: Disk,
+}
+
+/// What the service does with its data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// Keeps its ledger there.
+    Own,
+    /// Reads it.
+    ReadOnly,
+    /// Leaves it alone.
+    Memory,
 }
 
 /// The tenant whose key the first start leaves in the home folder.
@@ -59,6 +71,20 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
             .hint("leave the flag out; metanode storage distributed recover is what it gives"));
     }
     let (home, config, parts) = prepare(global, &flags.serve)?;
+    if flags.read_only {
+        upkeep::exists(&home)?;
+        let listener = listen(config.service.address()).await?;
+        let keyring = init::open_keyring(&home, &parts.master)?;
+        let running = bring_up_on(&parts, keyring, Mode::ReadOnly, Disk::ReadOnly).await?;
+        return serve(&home, running, listener).await;
+    }
+    if flags.in_memory {
+        let listener = listen(config.service.address()).await?;
+        let keyring = keyring_in_memory(&parts).await?;
+        // An empty disk is what this mode is about: the permission is the flag.
+        let running = bring_up_on(&parts, keyring, Mode::Recover { declare_lost: Vec::new() }, Disk::Memory).await?;
+        return serve(&home, running, listener).await;
+    }
     // Taken first: a port in use is found before anything is claimed at the providers.
     let listener = listen(config.service.address()).await?;
     let keyring = init::open_keyring(&home, &parts.master)?;
@@ -154,25 +180,55 @@ pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
 
 /// Opens the ledger and starts the engine, which is to reconcile.
 pub(crate) async fn bring_up(parts: &Parts, keyring: Keyring, mode: Mode) -> Outcome<Running> {
+    bring_up_on(parts, keyring, mode, Disk::Own).await
+}
+
+/// The keyring for a service that keeps nothing here: the one `init` made, or the providers'. A new deployment's is put there first.
+async fn keyring_in_memory(parts: &Parts) -> Outcome<Keyring> {
+    if parts.home.ledger().exists() {
+        return Err(Failure::usage(format!("--in-memory would pass over the ledger in {}", parts.home.ledger().display()))
+            .hint("it may hold what no provider has yet: start without --in-memory, run settle --wait, stop, and move that folder away"));
+    }
     let fleet = connect(&parts.specs, &parts.credentials)?;
-    if mode == Mode::Start && !parts.home.ledger().exists() {
+    let found = Engine::find_keyring(&parts.master, &fleet).await;
+    if let Some(keyring) = found.map_err(|error| keyring_failure(&parts.home, error))? {
+        return Ok(keyring);
+    }
+    let keyring = init::open_keyring(&parts.home, &parts.master)?;
+    let planted = Engine::plant_keyring(&parts.master, &keyring, &fleet, entropy()?).await;
+    planted.map(|_| keyring).map_err(|error| keyring_failure(&parts.home, error))
+}
+
+/// The same over the data folder, or without it.
+async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) -> Outcome<Running> {
+    let fleet = connect(&parts.specs, &parts.credentials)?;
+    let folder = parts.home.ledger();
+    if mode == Mode::Start && !folder.exists() {
         plant(parts, &keyring, &fleet).await?;
     }
-    std::fs::create_dir_all(parts.home.ledger()).explain(|| format!("cannot make {}", parts.home.ledger().display()))?;
-    let medium = FileMedium::new(parts.home.ledger());
-    let ledger =
-        Ledger::open(medium, &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(entropy()?))).map_err(|error| ledger_failure(&error))?;
+    let salts = Box::new(Draw(entropy()?));
+    let opened = match disk {
+        Disk::Own => {
+            std::fs::create_dir_all(&folder).explain(|| format!("cannot make {}", folder.display()))?;
+            Ledger::open(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadWrite, salts)
+        }
+        Disk::ReadOnly => Ledger::open(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadOnly, salts),
+        Disk::Memory => Ledger::open(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, salts),
+    };
+    let ledger = opened.map_err(|error| ledger_failure(&error))?;
     let (told, fatal) = mpsc::unbounded_channel();
     let mut config = EngineConfig::new(parts.profile.clone());
     config.mode = mode;
     config.probe_deadline = parts.probe_deadline;
     config.answer_deadline = parts.answer_deadline;
-    config.history = history::load(&parts.home);
+    if disk != Disk::Memory {
+        config.history = history::load(&parts.home);
+    }
     config.on_fatal = Arc::new(move |event| drop(told.send(event)));
     let own = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
     let engine = Box::pin(starting).await.map_err(engine_failure)?;
-    Ok(Running { engine, fatal })
+    Ok(Running { engine, fatal, disk })
 }
 
 /// Makes room for more tenants in the keyring's next version, if there is too little in this one. The next start uses it.
@@ -243,7 +299,7 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
         biased;
         event = running.fatal.recv() => event,
         () = signals => None,
-        () = history::keep(home, &running.engine) => None,
+        () = history::keep(home, &running.engine), if running.disk == Disk::Own => None,
         ended = &mut front => {
             return Err(Failure::plain(format!("the HTTP front ended: {ended:?}")));
         }
@@ -254,7 +310,9 @@ async fn serve(home: &Home, mut running: Running, listener: TcpListener) -> Outc
     }
     note("stopping: running requests end first");
     front.await.explain(|| "the HTTP front failed".to_owned())?.map_err(|error| Failure::plain(error.to_string()))?;
-    history::save(home, &running.engine);
+    if running.disk == Disk::Own {
+        history::save(home, &running.engine);
+    }
     running.engine.shutdown().await.map_err(engine_failure)
 }
 
@@ -372,10 +430,10 @@ fn keyring_failure(home: &Home, error: Error) -> Failure {
     failure
 }
 
-fn ledger_failure(error: &LedgerError) -> Failure {
+pub(crate) fn ledger_failure(error: &LedgerError) -> Failure {
     let exit = match error {
         LedgerError::WrongKey | LedgerError::NewerSchema { .. } => Exit::Refused,
-        LedgerError::Corrupt { .. } => Exit::Integrity,
+        LedgerError::Corrupt { .. } | LedgerError::Backup { .. } => Exit::Integrity,
         _ => Exit::Failure,
     };
     Failure::new(exit, error.to_string())

@@ -37,6 +37,7 @@ mod relocate;
 mod router;
 mod serve;
 mod socket;
+mod upkeep;
 mod upload;
 mod wire;
 

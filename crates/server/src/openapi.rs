@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, PathItem, Ref, RefOr};
 
-use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, relocate};
+use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, relocate, upkeep};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,7 @@ use crate::{ProblemDocument, admin, audit, blobs, buckets, checkpoint, collect, 
         checkpoint::begin, checkpoint::state,
         collect::collect, collect::collections, relocate::evacuate, relocate::rebalance, relocate::relocations,
         integrity::scrub, integrity::scrubbed, integrity::drill, integrity::set_state,
+        upkeep::fsck, upkeep::backup,
         audit::totals, audit::export, audit::checkpoint, audit::key,
         health::alive, health::ready, exposition::metrics, document,
     ),

@@ -18,7 +18,7 @@ use crate::address::Address;
 use crate::limits::Limits;
 use crate::observe::{self, Traffic};
 use crate::problem::Problem;
-use crate::{admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, openapi, relocate};
+use crate::{admin, audit, blobs, buckets, checkpoint, collect, exposition, health, integrity, listing, openapi, relocate, upkeep};
 
 /// Further Prometheus text appended to `/metrics`, such as a recorder's.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -85,6 +85,8 @@ pub(crate) fn build(engine: Engine, options: ServerOptions) -> (Router, Arc<Traf
         .route("/api/v1/scrub", get(integrity::scrubbed).post(integrity::scrub))
         .route("/api/v1/drill", post(integrity::drill))
         .route("/api/v1/providers/{name}/state", post(integrity::set_state))
+        .route("/api/v1/fsck", get(upkeep::fsck))
+        .route("/api/v1/backup", get(upkeep::backup))
         .route("/api/v1/tenants", get(admin::list_tenants).post(admin::create_tenant))
         .route("/api/v1/keys", get(admin::list_keys).post(admin::create_key))
         .route("/api/v1/keys/{id}", delete(admin::revoke_key))

@@ -226,3 +226,9 @@ impl Deployment {
 pub(super) fn broken(error: impl std::fmt::Display) -> Violation {
     Violation(format!("the simulation itself failed: {error}"))
 }
+
+/// Journal, tables, totals and log agree with each other, whatever happened.
+pub(super) fn sound(engine: &Engine) -> Result<(), Violation> {
+    let report = engine.integrity().map_err(broken)?;
+    if report.is_sound() { Ok(()) } else { Err(Violation(format!("the ledger contradicts itself: {report:#?}"))) }
+}

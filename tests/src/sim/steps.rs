@@ -14,7 +14,7 @@ use diaspore_ledger::MemoryMedium;
 use diaspore_testkit::{Fault, Misbehaviour, Tripwire};
 
 use super::client::{Action, Answer, BUCKET, perform};
-use super::deployment::{Deployment, DiskFate, broken};
+use super::deployment::{Deployment, DiskFate, broken, sound};
 use super::model::{Model, Value, Violation};
 
 /// An operation to die in.
@@ -266,7 +266,7 @@ impl Telling {
             };
             self.model.observed(&key, seen, true)?;
         }
-        Ok(())
+        sound(&self.engine()?)
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use diaspore_block::id::{PrincipalId, TenantId, Timestamp};
 use diaspore_block::key::{Keyring, TenantKeys};
-use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
+use diaspore_block::record::RecordKind;
+use diaspore_ledger::{JournalEntry, Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
 use diaspore_provider::{Fleet, FleetOptions};
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
@@ -118,6 +119,59 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     assert_ne!(engine.checkpoint().unwrap(), checkpoint, "the decision and the stop are in the log");
     fill(&engine, &world, 5..6).await;
     assert_eq!(engine.status().epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_disks_schema_is_put_into_the_log_once() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let rng = Box::new(StdRng::seed_from_u64(5));
+    let ledger = Ledger::open(disk.clone(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
+    // What opening an old store notes, once its plate is new.
+    ledger.append(JournalEntry::Migrated { from: 1, to: 2 }).unwrap();
+    drop(ledger);
+    for _ in 0..2 {
+        let engine = world.start(&disk, Mode::Start).await.unwrap();
+        let view = engine.shared().ledger.snapshot().unwrap();
+        let migrations = view.migrations().unwrap();
+        assert_eq!(migrations.len(), 1);
+        assert!(migrations[0].recorded.is_some());
+        assert_eq!(view.totals().unwrap().records_of(RecordKind::SchemaMigrated), 1);
+        drop(view);
+        engine.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_older_than_the_providers_catches_up_and_forks_nothing() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..5).await;
+    let mut backup = engine.backup().unwrap();
+    let mut bytes = Vec::new();
+    let mut later = 5;
+    while let Some(piece) = backup.piece().await.unwrap() {
+        bytes.extend_from_slice(&piece);
+        // Beside the copy the service goes on.
+        fill(&engine, &world, later..later + 1).await;
+        later += 1;
+    }
+    fill(&engine, &world, later..20).await;
+    assert_eq!(engine.shared().ledger.snapshot().unwrap().totals().unwrap().records_of(RecordKind::BackupExported), 1);
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let restored = MemoryMedium::new();
+    let rng = Box::new(StdRng::seed_from_u64(6));
+    let head = Ledger::restore(restored.clone(), &world.keys.ledger, rng, &mut bytes.as_slice()).unwrap();
+    assert!(head.applied.0 >= 6);
+    let engine = world.start(&restored, Mode::Start).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 20, "what was stored after the backup comes from the providers");
+    assert_eq!(engine.status().epoch, 2);
+    fill(&engine, &world, 20..21).await;
+    assert!(engine.integrity().unwrap().is_sound());
+    // The first machine, should it come back, finds the newer writer's log and goes on behind it.
+    engine.shutdown().await.unwrap();
+    let engine = world.start(&disk.crash(), Mode::Start).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 21);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
 //! What is done to a ledger rather than with it: looking it over, throwing its view away, noting migrations.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use diaspore_block::key::LedgerKey;
+use rand::CryptoRng;
 
-use super::{Ledger, VIEW_NAME};
+use super::{Ledger, VIEW_NAME, position_of, relock};
+use crate::backup::{self, BackupHead, Exporter, Source};
 use crate::entry::JournalEntry;
 use crate::error::{LedgerError, Result};
 use crate::fsck::{self, IntegrityReport};
@@ -13,6 +16,7 @@ use crate::journal::journal_secret;
 use crate::medium::{Medium, OpenMode};
 use crate::migrate;
 use crate::secret::Secret;
+use crate::snapshot::Snapshot;
 use crate::vault::Unusable;
 use crate::view::View;
 
@@ -59,6 +63,54 @@ impl Ledger {
         fsck::examine(medium.as_ref(), &journal, schema, frozen.as_ref().map_err(Clone::clone))
     }
 
+    /// Bytes of all files of the ledger.
+    pub fn size_on_disk(&self) -> Result<u64> {
+        total_bytes(self.0.medium.as_ref())
+    }
+
+    /// A sealed copy of the ledger as it is now, to be taken piece by piece while the writer goes on.
+    pub fn exporter(&self) -> Result<Exporter> {
+        self.usable()?;
+        // The hold is listed after the log's end is fixed: like a crash, a copy may know more of what was issued than of what was applied.
+        let frozen = self.0.view.frozen();
+        let until = position_of(frozen.as_ref())?;
+        let state = Snapshot::new(frozen);
+        let log_size = state.log_size()?;
+        let head = BackupHead { schema: SCHEMA, applied: state.applied_seq()?, log_size, log_root: state.log_root(log_size)? };
+        let (log, hold) = (relock(&self.0.log).numbers().to_vec(), relock(&self.0.hold).numbers().to_vec());
+        let (medium, journal) = (Arc::clone(&self.0.medium), Arc::clone(&self.0.journal));
+        Ok(Exporter::new(Source { medium, journal, head, until, log, hold, ledger: self.clone() }))
+    }
+
+    pub(crate) fn with_rng<T>(&self, run: impl FnOnce(&mut (dyn CryptoRng + Send)) -> T) -> T {
+        run(relock(&self.0.rng).as_mut())
+    }
+
+    /// Fills an empty medium from a backup and opens it once; on failure it is left empty.
+    pub fn restore(medium: impl Medium, key: &LedgerKey, rng: Box<dyn CryptoRng + Send>, source: &mut dyn Read) -> Result<BackupHead> {
+        backup::restore(&(Arc::new(medium) as Arc<dyn Medium>), key, rng, source)
+    }
+
+    /// Gives room back: free pages of the view, held blocks that are settled, and, if `old_copies`, what migrations left behind.
+    /// Needs the ledger for itself. Bytes before and after.
+    pub fn compact(medium: impl Medium, key: &LedgerKey, rng: Box<dyn CryptoRng + Send>, old_copies: bool) -> Result<(u64, u64)> {
+        let medium: Arc<dyn Medium> = Arc::new(medium);
+        let before = total_bytes(medium.as_ref())?;
+        let mut ledger = Self::open(Arc::clone(&medium), key, OpenMode::ReadWrite, rng)?;
+        ledger.flush_view()?;
+        if let Some(inner) = Arc::get_mut(&mut ledger.0) {
+            inner.view.compact()?;
+        }
+        if old_copies {
+            for name in medium.list()?.iter().filter(|name| migrate::is_copy(name)) {
+                medium.remove(name)?;
+            }
+            medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
+        }
+        drop(ledger);
+        Ok((before, total_bytes(medium.as_ref())?))
+    }
+
     /// Removes the view, so that the next opening makes it anew from the journal: the repair for a damaged view.
     pub fn discard_view(medium: &impl Medium, key: &LedgerKey) -> Result<()> {
         let _lock = medium.lock(OpenMode::ReadWrite)?;
@@ -76,4 +128,12 @@ impl Ledger {
             }
         })
     }
+}
+
+fn total_bytes(medium: &dyn Medium) -> Result<u64> {
+    let mut bytes = 0;
+    for name in medium.list()? {
+        bytes += medium.open(&name, false)?.map_or(Ok(0), |file| file.len())?;
+    }
+    Ok(bytes)
 }

@@ -69,8 +69,55 @@ pub(crate) enum Distributed {
     },
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
     Recover(Recover),
+    /// Look over the service's own data: every value, every journal entry, the log. Reads only; exit code 4 when something is damaged.
+    Fsck(Fsck),
+    /// A sealed copy of the service's own data in one file, and the way back.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Give back disk space that the service's own data does not need. The service must not run.
+    Compact(Compact),
     /// How likely blocks are lost under stated rates: a formula and a simulation side by side. A model, not a promise; asks nobody.
     Durability(Durability),
+}
+
+/// `metanode storage distributed fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Throw a damaged view away and make it anew from the journal, which must be whole. The service must not run.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Master key: FILE, fd:N or cred:NAME; default: from the configuration. Not needed while the service runs.
+    #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+    pub(crate) master_key: Option<String>,
+}
+
+/// `metanode storage distributed backup ...`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Copy the running service's keyring and ledger into a new file: one consistent state, sealed, while it serves.
+    Export {
+        /// File to write.
+        file: PathBuf,
+    },
+    /// Fill an empty data folder from such a file. The next start catches up with the providers.
+    Restore {
+        /// File to read.
+        file: PathBuf,
+        /// Master key: FILE, fd:N or cred:NAME; default: from the configuration.
+        #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+        master_key: Option<String>,
+    },
+}
+
+/// `metanode storage distributed compact`.
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    /// Also remove the copies that changes of the schema left (`schema-*`).
+    #[arg(long)]
+    pub(crate) drop_old_schema: bool,
+    /// Master key: FILE, fd:N or cred:NAME; default: from the configuration.
+    #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+    pub(crate) master_key: Option<String>,
 }
 
 /// `metanode storage distributed durability`.
@@ -153,6 +200,7 @@ pub(crate) struct Serve {
 
 /// `metanode storage distributed start`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag each, as clap wants them")]
 pub(crate) struct Start {
     #[command(flatten)]
     pub(crate) serve: Serve,
@@ -162,6 +210,13 @@ pub(crate) struct Start {
     /// Keep keys and log recoverable from the providers. The commit log lives there, so it cannot be off.
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     pub(crate) backup_enabled: bool,
+    /// Serve reads of what this data folder knows, stale as it may be. Writes nothing, neither here nor at a provider, and claims nothing.
+    #[arg(long, conflicts_with = "in_memory")]
+    pub(crate) read_only: bool,
+    /// Keep journal and ledger in memory: nothing but configuration, keys and tokens lies on this disk, and every start reads the whole log
+    /// from the providers. The disk is then no copy: what was acknowledged and is not settled survives one provider less.
+    #[arg(long)]
+    pub(crate) in_memory: bool,
 }
 
 /// `metanode storage distributed gc`.

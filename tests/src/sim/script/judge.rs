@@ -4,7 +4,7 @@ use diaspore_engine::api::{Caller, Error, ErrorKind, ListOptions};
 
 use super::{Scenario, Script};
 use crate::sim::client::{Action, Answer, BUCKET, perform};
-use crate::sim::deployment::broken;
+use crate::sim::deployment::{broken, sound};
 use crate::sim::model::Violation;
 
 impl Script {
@@ -110,7 +110,7 @@ impl Script {
             self.report.reads += 1;
             self.model.observed(&key, seen, decided)?;
         }
-        Ok(())
+        sound(&engine)
     }
 
     pub(super) async fn listing(&mut self, caller: &Caller) -> Result<(), Violation> {
