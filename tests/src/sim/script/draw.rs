@@ -84,14 +84,26 @@ impl Script {
     }
 
     pub(super) fn value(&mut self) -> Value {
+        if !self.long.is_empty() && self.rng.random_range(0..6) == 0 {
+            let at = self.rng.random_range(0..self.long.len());
+            if let Some(value) = self.long.get(at).copied() {
+                // The whole again, or its beginning: the same chunks but for the last.
+                let len = if self.rng.random_range(0..2) == 0 { value.len } else { self.rng.random_range(value.len / 4..value.len) };
+                return Value { len, ..value };
+            }
+        }
         self.next_value += 1;
         let len = match self.rng.random_range(0..40) {
-            0 => 1_200_000 + self.rng.random_range(0..300_000),
-            1 => 0,
-            2..6 => self.rng.random_range(60_000..140_000),
+            0..2 => 1_200_000 + self.rng.random_range(0..900_000),
+            2 => 0,
+            3..7 => self.rng.random_range(60_000..140_000),
             _ => self.rng.random_range(1..6000),
         };
-        Value { seed: self.next_value, len }
+        let value = Value { seed: self.next_value, len };
+        if len > 50_000 {
+            self.long.push(value);
+        }
+        value
     }
 
     pub(super) fn fate(&mut self) -> DiskFate {

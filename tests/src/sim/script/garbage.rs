@@ -1,0 +1,110 @@
+//! Collections in the middle of everything, providers that are left, and the demand that in the end nothing lies anywhere that nobody needs.
+
+use std::time::Duration;
+
+use diaspore_block::record::ProviderMode;
+use diaspore_engine::api::{Caller, Error};
+use diaspore_engine::{CollectAsked, Collected, Errand, EvacuateAsked, Relocated};
+use rand::RngExt;
+
+use super::{Scenario, Script};
+use crate::sim::deployment::broken;
+use crate::sim::model::Violation;
+
+/// Virtual time in which a collection or a move has to end, whatever providers do.
+const BOUND: Duration = Duration::from_hours(2);
+/// Everything that is dead goes, at once.
+const THOROUGH: CollectAsked = CollectAsked { now: true, max_dead_permille: Some(0), dry_run: false };
+
+impl Script {
+    /// A collection: alone, or beside clients that put, delete and read, and may take the process down with them.
+    pub(super) async fn collect(&mut self, caller: &Caller) -> Result<(), Violation> {
+        let asked = match self.rng.random_range(0..5) {
+            0 => CollectAsked::default(),
+            1 => CollectAsked { dry_run: true, ..THOROUGH },
+            2 => CollectAsked { max_dead_permille: None, ..THOROUGH },
+            _ => THOROUGH,
+        };
+        let engine = self.engine()?;
+        if self.rng.random_range(0..2) == 0 {
+            let begun = engine.begin_collecting(asked).is_ok();
+            self.note(format!("collection beside others: {begun}"));
+            return Box::pin(self.batch(caller)).await;
+        }
+        let outcome = tokio::time::timeout(BOUND, engine.collect(asked)).await;
+        let outcome = outcome.map_err(|_| Violation("a collection did not end".into()))?;
+        self.note(match &outcome {
+            Ok(done) => format!(
+                "collection -> {} of {} blocks dead, {} moved, {} erased, {} wait",
+                done.dead_blocks, done.blocks, done.new_blocks, done.swept.blocks, done.swept.waiting
+            ),
+            Err(error) => format!("collection -> {:?}", error.kind),
+        });
+        outcome.map_or_else(|error| self.busy_or_calm(&error), |_| Ok(()))
+    }
+
+    /// A provider is left, taken up again, and given its share.
+    pub(super) async fn leave(&mut self, caller: &Caller) -> Result<(), Violation> {
+        if self.report.scenario != Scenario::Crashes {
+            return Ok(());
+        }
+        let index = self.rng.random_range(0..self.world.stores.len());
+        let Some(provider) = self.world.stores.get(index).map(|store| store.name().to_owned()) else { return Ok(()) };
+        let engine = self.engine()?;
+        let asked = EvacuateAsked { provider: provider.clone(), dead: self.rng.random_range(0..3) == 0, dry_run: false, most: None };
+        let left = tokio::time::timeout(BOUND, engine.relocate(Errand::Evacuate(asked))).await;
+        match left.map_err(|_| Violation("leaving a provider did not end".into()))? {
+            Ok(Relocated::Evacuated(done)) => {
+                self.note(format!("left {index}: {} moved, {} anew, {} remain", done.moved_shards, done.rewritten, done.remaining));
+            }
+            Ok(other) => return Err(Violation(format!("another answer: {other:?}"))),
+            Err(error) => self.busy_or_calm(&error)?,
+        }
+        self.read_everything(caller, false).await?;
+        engine.set_provider_mode(caller, &provider, ProviderMode::Active, "simulated").await.map_err(broken)?;
+        let spread = tokio::time::timeout(BOUND, engine.relocate(Errand::Rebalance { dry_run: false })).await;
+        match spread.map_err(|_| Violation("spreading did not end".into()))? {
+            Ok(Relocated::Rebalanced(done)) => self.note(format!("spread: {} of {} moved", done.moved, done.planned)),
+            Ok(other) => return Err(Violation(format!("another answer: {other:?}"))),
+            Err(error) => self.busy_or_calm(&error)?,
+        }
+        self.read_everything(caller, false).await
+    }
+
+    /// One that runs already is a reason in any scenario.
+    fn busy_or_calm(&self, error: &Error) -> Result<(), Violation> {
+        let busy = error.message.contains("already") || error.message.contains("has to end first");
+        if busy { Ok(()) } else { self.expect_calm(error) }
+    }
+
+    /// With all providers well: nothing condemned is left, nothing lies anywhere that is part of nothing.
+    pub(super) async fn expect_tidy(&mut self) -> Result<(), Violation> {
+        // The first empties and deletes, the second finds nothing left to do.
+        for _ in 0..2 {
+            let done = tokio::time::timeout(BOUND, self.engine()?.collect(THOROUGH)).await.map_err(broken)?;
+            let done = done.map_err(|error| Violation(format!("no collection with all providers well: {error}")))?;
+            let orphans: u64 = done.providers.values().map(|found| found.orphans).sum();
+            let work = done.dead_blocks + done.sparse_blocks + done.swept.waiting + done.swept.blocks + orphans;
+            self.note(format!("tidy: {} blocks, {work} to do", done.blocks));
+            if work == 0 {
+                return self.expect_nothing_else(&done);
+            }
+        }
+        Err(Violation("dead blocks stay with all providers well".into()))
+    }
+
+    fn expect_nothing_else(&self, done: &Collected) -> Result<(), Violation> {
+        if done.failed_moves + done.unreadable_buckets > 0 {
+            return Err(Violation(format!("not all could be collected with all providers well: {done:?}")));
+        }
+        // What a liar damaged may lie under a name that stands for nothing, and does not open: that stays, as a stranger's would.
+        let strangers = self.report.scenario == Scenario::OneLiar;
+        for (provider, found) in &done.providers {
+            let foreign = found.foreign > 0 && !strangers;
+            if !found.listed || !found.whole || found.pending > 0 || foreign {
+                return Err(Violation(format!("something lies at {provider} that nobody needs: {found:?}")));
+            }
+        }
+        Ok(())
+    }
+}
