@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use diaspore_engine::api::{Caller, Error, ErrorKind};
+use bytes::Bytes;
+use diaspore_engine::api::{Caller, Error, ErrorKind, Precondition, PutOptions};
 use diaspore_engine::config::Mode;
 use diaspore_engine::id::{Attempt, Counter, IncarnationId};
-use diaspore_engine::{CheckpointReport, Engine};
+use diaspore_engine::{CheckpointReport, CollectAsked, Engine};
 use diaspore_ledger::{BaseStep, JournalEntry, MemoryMedium};
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 use diaspore_tests::sim::{Deployment, DiskFate};
+use futures::{StreamExt, stream};
 
-use crate::traces::{deployment, engine, get, on_paused_clock, put};
+use crate::traces::{BUCKET, deployment, engine, get, on_paused_clock, put};
 
 /// Objects by provider.
 type Objects = Vec<BTreeSet<String>>;
@@ -373,6 +375,132 @@ fn c17_a_checkpoint_covers_released_positions_only() {
         world.start(false).await.unwrap();
         let read = get(&engine(&world), &caller, "key").await;
         assert_eq!(read.expect_err("it was void").kind, ErrorKind::UnknownKey);
+    });
+}
+
+/// C18. The record that condemns a block cannot be released. Were the DELETE sent when it is issued, the record could be lost and the blob
+/// come back without its bytes. Right: nothing is deleted before the record is released.
+#[test]
+fn c18_nothing_is_deleted_before_its_record_is_released() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(18).await;
+        put(&engine(&world), &caller, "doomed", "small").await.unwrap();
+        put_large(&world, &caller, "large").await;
+        delete(&world, &caller, "large").await;
+        engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+        refuse_puts(&world, &[2, 3, 4, 5]);
+        let (collector, asked) = (engine(&world), NOW);
+        let cut = tokio::time::timeout(Duration::from_mins(10), collector.collect(asked)).await;
+        assert!(!matches!(cut, Ok(Ok(_))), "it was condemned without a quorum: {cut:?}");
+        assert!(world.stores.iter().all(|store| store.requests(Op::Delete) == 0));
+        // The record is void: what it condemned is part of the log as before.
+        world.crash(DiskFate::Lost);
+        world.heal();
+        for lost in [0, 1] {
+            world.stores[lost].lose_everything();
+        }
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "doomed").await.unwrap(), b"small");
+        let collected = engine(&world).collect(asked).await.unwrap();
+        assert!(collected.condemned_blocks > 0 && world.stores.iter().any(|store| store.requests(Op::Delete) > 0));
+    });
+}
+
+/// Whatever lets the collector delete at once.
+const NOW: CollectAsked = CollectAsked { now: true, max_dead_permille: Some(50), dry_run: false };
+
+/// Too much for a commit block.
+const LARGE: usize = 1_500_000;
+
+async fn put_large(world: &Deployment, caller: &Caller, key: &str) {
+    let mut bytes = vec![0; LARGE];
+    blake3::Hasher::new().update(key.as_bytes()).finalize_xof().fill(&mut bytes);
+    let body = stream::iter([Ok(Bytes::from(bytes))]).boxed();
+    engine(world).put_blob(caller, BUCKET, key.as_bytes(), PutOptions::default(), body).await.unwrap();
+}
+
+async fn delete(world: &Deployment, caller: &Caller, key: &str) {
+    engine(world).delete_blob(caller, BUCKET, key.as_bytes(), Precondition::None, None).await.unwrap();
+}
+
+/// Puts, deletes, checkpoints and collections in turns: commit blocks go for good, and still the disk and two providers may be lost.
+#[test]
+fn what_the_collector_leaves_is_enough_for_a_recovery() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment(20).await;
+        let mut gone = 0;
+        for round in 0..4 {
+            for at in 0..6 {
+                put(&engine(&world), &caller, &format!("{round}-{at}"), "kept or not").await.unwrap();
+            }
+            put_large(&world, &caller, &format!("{round}-large")).await;
+            for at in 0..5 {
+                delete(&world, &caller, &format!("{round}-{at}")).await;
+            }
+            engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+            checkpoint(&world).await;
+            let collected = engine(&world).collect(NOW).await.unwrap();
+            assert_eq!(collected.failed_moves, 0, "{collected:?}");
+            gone += collected.swept.blocks;
+        }
+        assert!(gone > 20, "hardly anything was collected: {gone}");
+        let holds = async |world: &Deployment, without: &[u32]| {
+            for round in 0..4 {
+                assert_eq!(get(&engine(world), &caller, &format!("{round}-5")).await.unwrap(), b"kept or not");
+                assert_eq!(get(&engine(world), &caller, &format!("{round}-large")).await.unwrap().len(), LARGE);
+                for at in without {
+                    let read = get(&engine(world), &caller, &format!("{round}-{at}")).await;
+                    assert_eq!(read.expect_err("deleted, and back").kind, ErrorKind::UnknownKey);
+                }
+            }
+        };
+        world.crash(DiskFate::Kept);
+        world.start(false).await.unwrap();
+        holds(&world, &[0, 1, 2, 3, 4]).await;
+        for lost in [0, 1] {
+            world.stores[lost].lose_everything();
+        }
+        world.crash(DiskFate::Lost);
+        world.start(false).await.unwrap();
+        holds(&world, &[0, 1, 2, 3, 4]).await;
+        // It is all that there is: without it the log has no beginning.
+        world.crash(DiskFate::Lost);
+        hide_heads(&world, 0..6);
+        assert_eq!(world.start(false).await.unwrap_err().kind, ErrorKind::RefusedState);
+    });
+}
+
+/// The other half of C17. A checkpoint lies beyond the end that a later decision gave its writer's log: all providers had been rolled back, and
+/// come back with what they had. Installed, it would bring back what was decided away. Right: the decision counts.
+#[test]
+fn a_checkpoint_beyond_a_decided_end_is_passed_over() {
+    on_paused_clock(async {
+        let (mut world, caller, _) = named(21).await;
+        name(&world, &caller, 0, 2).await;
+        engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+        for store in &world.stores {
+            store.take_snapshot();
+        }
+        name(&world, &caller, 10, 5).await;
+        checkpoint(&world).await;
+        let later: Vec<_> = world.stores.iter().map(HostileStore::objects).collect();
+        world.crash(DiskFate::Lost);
+        for store in &world.stores {
+            store.roll_back();
+        }
+        world.start(false).await.unwrap();
+        name(&world, &caller, 20, 1).await;
+        engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+        for (store, later) in world.stores.iter().zip(later) {
+            for (path, bytes) in later {
+                if store.peek(&path).is_none() {
+                    store.tamper(&path, Some(bytes));
+                }
+            }
+        }
+        world.crash(DiskFate::Lost);
+        world.start(false).await.unwrap();
+        assert_eq!(names(&engine(&world), &caller).await, 3);
     });
 }
 

@@ -18,7 +18,7 @@ use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 use diaspore_tests::sim::{Deployment, DiskFate};
 use futures::{StreamExt, stream};
 
-const BUCKET: &str = "traces";
+pub(crate) const BUCKET: &str = "traces";
 
 pub(crate) fn on_paused_clock<F: Future<Output = ()>>(trace: F) {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(trace);
