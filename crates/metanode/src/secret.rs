@@ -73,7 +73,10 @@ impl SecretSource {
 
     /// Reads 32 bytes, raw or as 64 hex digits.
     pub(crate) fn read_key(&self) -> Outcome<Zeroizing<[u8; 32]>> {
-        let bytes = self.read()?;
+        let bytes = self.read().map_err(|failure| {
+            let lost = "restore the copy of the master key; it cannot be made again, and nothing can be opened without it";
+            if failure.hints.is_empty() { failure.hint(lost) } else { failure }
+        })?;
         parse_key(&bytes).ok_or_else(|| {
             Failure::new(Exit::Usage, format!("the master key has {} bytes; 32 raw bytes or 64 hex digits were expected", bytes.len()))
                 .hint("head -c 32 /dev/urandom > master.key && chmod 600 master.key makes one")
