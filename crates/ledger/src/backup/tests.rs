@@ -104,6 +104,44 @@ fn a_damaged_backup_is_refused_whole() {
     assert!(restore(&bytes).is_ok());
 }
 
+/// Where each frame lies.
+fn frames(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let (mut at, mut found) = (32, Vec::new());
+    while at < bytes.len() {
+        let end = at + 4 + usize::try_from(u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())).unwrap();
+        found.push(at..end);
+        at = end;
+    }
+    found
+}
+
+#[test]
+fn a_frame_counts_in_its_place_only() {
+    let (_, ledger) = filled(5);
+    for seq in 6..10 {
+        ledger.append(issued(seq, 1 << 20)).unwrap();
+    }
+    ledger.sync().unwrap();
+    let bytes = export(&ledger);
+    let frames = frames(&bytes);
+    assert!(frames.len() >= 6, "head, log, four of the hold and the end: {}", frames.len());
+    let with = |order: &[usize]| -> Vec<u8> {
+        let kept = order.iter().flat_map(|at| &bytes[frames[*at].clone()]);
+        bytes[..32].iter().chain(kept).copied().collect()
+    };
+    let all: Vec<usize> = (0..frames.len()).collect();
+    assert!(restore(&with(&all)).is_ok());
+    let mut swapped = all.clone();
+    swapped.swap(frames.len() - 3, frames.len() - 2);
+    let mut without = all.clone();
+    without.remove(frames.len() - 2);
+    let mut twice = all;
+    twice.insert(frames.len() - 2, frames.len() - 2);
+    for order in [swapped, without, twice] {
+        assert!(matches!(restore(&with(&order)), Err(LedgerError::Backup { what: "a frame of it is damaged" })), "{order:?}");
+    }
+}
+
 #[test]
 fn a_restore_needs_an_empty_place_and_room() {
     let (disk, ledger) = filled(10);
