@@ -68,3 +68,31 @@ fn what_cannot_be_read_is_listed_by_id() {
     place.run(&format!("blob get photos/large.bin {} --url {}", place.path("large").display(), service.url)).exits(3);
     assert_eq!(service.stop(), 0);
 }
+
+/// A checkpoint on request, and a recovery that begins from it; the store as a whole is sound afterwards.
+#[test]
+fn a_recovery_begins_from_the_checkpoint_that_was_asked_for() {
+    let place = Place::new();
+    place.init_local(5, 3);
+    let data = place.path("data");
+    std::fs::create_dir_all(&data).unwrap();
+    for at in 0..4 {
+        std::fs::write(data.join(format!("small-{at}")), noise(at + 2, 3000)).unwrap();
+    }
+    let service = place.start("start");
+    place.run(&format!("blob put {} photos/ --url {}", data.display(), service.url)).exits(0);
+    for generation in 0..2 {
+        let made = place.run(&format!("storage distributed checkpoint --wait --output json --url {}", service.url)).exits(0).json();
+        assert_eq!((&made["heads"], made["written"].as_u64().unwrap() > 1), (&5.into(), true), "{generation}: {made}");
+    }
+    let third = place.run(&format!("storage distributed checkpoint --wait --url {}", service.url)).exits(0);
+    assert!(third.stdout.contains("Announced: at 5 providers"), "{third:?}");
+    assert_eq!(service.stop(), 0);
+    std::fs::remove_dir_all(place.home().join("data")).unwrap();
+    let recovered = place.run("storage distributed recover --output json").exits(0).json();
+    assert_eq!((&recovered["state"], &recovered["blobs"]), (&"active".into(), &4.into()));
+    let service = place.start("start");
+    place.run(&format!("blob get photos/ {} --recursive --url {}", place.path("back").display(), service.url)).exits(0);
+    assert_eq!(tree(&place.path("back")), tree(&place.path("data")));
+    assert_eq!(service.stop(), 0);
+}
