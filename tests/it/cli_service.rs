@@ -56,6 +56,11 @@ fn a_folder_goes_up_comes_down_and_survives_the_disk() {
     let report = place.path("drill.note");
     run(&format!("storage distributed drill --report {}", report.display())).exits(0).says("");
     assert!(std::fs::read_to_string(&report).unwrap().starts_with("diaspore-drill/v1\n"));
+    run("storage providers state p2 quarantined --reason trial").exits(0);
+    let listed = run("storage providers list --output json").exits(0).json();
+    assert_eq!((&listed[1]["name"], &listed[1]["mode"]), (&"p2".into(), &"quarantined".into()));
+    assert!(listed[0]["score"].as_u64().is_some_and(|score| score > 50), "{listed}");
+    run("storage providers state p2 active").exits(0);
     let status = run("storage distributed status").exits(0).stdout;
     let lines: Vec<&str> = status.lines().collect();
     assert_eq!(lines[0], "Distributed Storage Status: Active");
