@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use diaspore_block::compacted::{BlockRef, CompactedRoot};
 use diaspore_block::id::{BlockId, Seq};
-use diaspore_ledger::{BlockFacts, Snapshot};
+use diaspore_ledger::BlockFacts;
 use diaspore_policy::ProviderId;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -109,8 +109,12 @@ pub(crate) struct Needed {
 
 /// What the compacted logs need at present. They count once their record is settled and their heads were acknowledged by f + 1 domains: one
 /// of those is neither gone nor lying.
-pub(crate) fn needed(shared: &Shared, view: &Snapshot) -> Result<Needed, Error> {
+///
+/// What is unfinished is read first: a checkpoint that ends in between is in the state that is taken then. Whoever holds this against an older state
+/// would take a checkpoint that has ended since for one that nobody keeps.
+pub(crate) fn needed(shared: &Shared) -> Result<Needed, Error> {
     let mut blocks = shared.checkpoints.state().unfinished.clone();
+    let view = shared.ledger.snapshot().map_err(local)?;
     blocks.extend(
         view.compactions().map_err(local)?.into_iter().flat_map(|entry| entry.compacted.parts.into_iter().chain([entry.compacted.root])),
     );

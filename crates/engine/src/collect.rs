@@ -325,7 +325,7 @@ impl Choice {
     fn of(shared: &Shared, view: &Snapshot, marks: &Marks, bounds: Bounds) -> Result<Self, Error> {
         let mut choice = Self::default();
         choice.report.unreadable_buckets = marks.unreadable.len() as u64;
-        let log = LogNeeds(checkpoint::needed(shared, view)?);
+        let log = LogNeeds(checkpoint::needed(shared)?);
         let prices: Vec<&Price> = shared.fleet.providers().iter().map(|spec| &spec.price).collect();
         let price = choose::mean(&prices);
         let providers = prices.len() as u64;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use diaspore_block::id::{BlockId, BucketId, ChunkId};
 use diaspore_block::record::Content;
@@ -21,6 +22,8 @@ use crate::world::cpu;
 
 /// Ids remembered at once: 64 MiB, the chunks of about 2 TiB.
 const MOST_IDS: usize = 8 << 20;
+/// Pause before asking again what a read that just begins is about to read.
+const LOOKUP: Duration = Duration::from_millis(1);
 /// Rows of a table taken at once.
 const PAGE: usize = 1000;
 
@@ -55,7 +58,7 @@ impl Roots {
             if let Some(reads) = shared.keep.roots() {
                 return Ok(Self { view, reads });
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOKUP).await;
         }
     }
 

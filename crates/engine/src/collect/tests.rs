@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use diaspore_block::id::{Seq, VersionId};
+use diaspore_block::record::{BlobPut, ChunkRef, Content};
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -339,4 +341,129 @@ async fn orphans_go_and_foreign_objects_stay() {
         assert!(found.listed && found.whole && found.orphans == 0 && found.known > 0 && found.control > 0, "{found:?}");
     }
     assert_eq!(fx.read(b"stays").await.unwrap(), random(9 * MIB, 14));
+}
+
+/// Commit blocks go as well once two compacted logs stand for their records, and what lives in them has moved; a recovery from nothing begins
+/// with the compacted log.
+#[tokio::test(start_paused = true)]
+async fn commit_blocks_go_when_two_compacted_logs_stand_for_them() {
+    let fx = Fixture::start(5).await;
+    let fresh = Fixture::start(5).await;
+    let blob = |index: u64| random(900_000, 500 + index);
+    for index in 0..40 {
+        fx.put(format!("{index}").as_bytes(), &blob(index)).await.unwrap();
+        if index % 8 == 0 {
+            fresh.put(format!("{index}").as_bytes(), &blob(index)).await.unwrap();
+        }
+    }
+    for index in (0..40).filter(|index| index % 8 != 0) {
+        fx.gone(format!("{index}").as_bytes()).await;
+    }
+    let before = fx.stored_bytes();
+    let thorough = Asked { max_dead_permille: Some(50), ..NOW };
+    let report = fx.collect(thorough).await;
+    assert_eq!(report.condemned_blocks, 0, "a replay needs them: {report:?}");
+    for round in [&fx, &fresh, &fx, &fresh, &fx, &fresh] {
+        round.settle().await;
+        round.engine.checkpoint_log().await.unwrap();
+    }
+    for _ in 0..2 {
+        fx.collect(thorough).await;
+        fresh.collect(thorough).await;
+    }
+    let (now, ideal) = (fx.stored_bytes(), fresh.stored_bytes());
+    assert!(now < before / 4 && now * 100 <= ideal * 105, "{now} bytes are stored, {before} before, a fresh store has {ideal}");
+    let fx = fx.recover().await;
+    for index in 0..40 {
+        let read = fx.read(format!("{index}").as_bytes()).await;
+        match read {
+            Ok(data) => assert!(index % 8 == 0 && data == blob(index), "{index} came back"),
+            Err(error) => assert!(index % 8 != 0 && error.kind == ErrorKind::UnknownKey, "{index}: {error}"),
+        }
+    }
+}
+
+/// The collection's state is older than the end of the checkpoint: by that state alone its blocks belong to nothing.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_ends_while_a_collection_marks_is_kept() {
+    let fx = Fixture::start(5).await;
+    for index in 0..10_u64 {
+        fx.put(format!("{index}").as_bytes(), &random(3000, index)).await.unwrap();
+    }
+    fx.settle().await;
+    let slow = Misbehaviour::Latency { fixed: Duration::from_millis(50), jitter: Duration::ZERO };
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::from(Fault::always(slow)));
+    }
+    let shared = fx.engine.shared();
+    let number = fx.engine.begin_checkpoint().unwrap();
+    let parts = || {
+        let view = shared.ledger.snapshot().unwrap();
+        let blocks = view.blocks(None, 1000).unwrap();
+        let parts: Vec<BlockId> =
+            blocks.iter().filter(|entry| entry.facts.kind == BlockKind::Compacted && entry.settled).map(|entry| entry.facts.id).collect();
+        (parts, view.compactions().unwrap().len())
+    };
+    while parts().0.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(parts().1, 0, "not ended yet");
+    // Marking waits for a read that is just looking its blob up.
+    let lease = shared.keep.lease(Seq(u64::MAX));
+    let collecting = begin(&shared, NOW).unwrap();
+    tokio::task::yield_now().await;
+    while fx.engine.checkpoint_state().ended != Some(number) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(parts().1, 1);
+    drop(lease);
+    let report = collecting.outcome.await.unwrap().unwrap();
+    assert_eq!(report.condemned_blocks, 0, "{report:?}");
+}
+
+/// A blob of 1 TiB, as far as the ledger can tell: its one chunk stands for two levels of lists. It goes with one record; while it is there and its
+/// lists cannot be read, nothing of its bucket is collected.
+#[tokio::test(start_paused = true)]
+async fn deleting_a_tebibyte_is_one_record_and_an_unreadable_list_keeps_its_bucket() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"small", &random(3000, 40)).await.unwrap();
+    fx.put(b"dead", &random(9 * MIB, 41)).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"dead").await;
+    let shared = fx.engine.shared();
+    let view = || shared.ledger.snapshot().unwrap();
+    let tenant = view().tenant_by_name("t").unwrap().unwrap().id;
+    let bucket = view().bucket(tenant, "bucket").unwrap().unwrap().id;
+    let small = view().blob(bucket, b"small").unwrap().unwrap();
+    let size = 1_u64 << 40;
+    let put = BlobPut {
+        bucket,
+        key: b"huge".to_vec(),
+        version: VersionId::from_bytes([9; 16]),
+        size,
+        content_type: None,
+        metadata: Vec::new(),
+        sha256: None,
+        etag: [9; 16],
+        class: diaspore_block::record::Class::Quorum,
+        content: Content { depth: 2, refs: vec![ChunkRef { id: small.content.refs[0].id, len: size }] },
+        idempotency: None,
+    };
+    let record = NewRecord::system(diaspore_block::record::Private::BlobPut(put)).within(tenant);
+    shared.committer.submit(CommitRequest::single(record, ()), shared.answer_by()).await.unwrap();
+    let report = fx.collect(NOW).await;
+    assert_eq!((report.unreadable_buckets, report.condemned_blocks), (1, 0), "{report:?}");
+    fx.settle().await;
+    let cost = || (fx.stores.iter().map(|store| store.requests(Op::Put)).sum::<u64>(), view().log_size().unwrap());
+    let mut costs = Vec::new();
+    for key in [b"huge".as_slice(), b"small"] {
+        let before = cost();
+        fx.gone(key).await;
+        fx.settle().await;
+        let after = cost();
+        costs.push((after.0 - before.0, after.1 - before.1));
+    }
+    assert_eq!(costs[0], costs[1], "requests and entries of the log, whatever the size");
+    assert_eq!(costs[0].0, 5, "one commit block");
+    assert!(fx.collect(NOW).await.swept.blocks >= 1);
 }

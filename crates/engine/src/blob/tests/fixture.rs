@@ -19,7 +19,7 @@ use crate::api::{
     BlobInfo, BlobStream, BodyStream, ByteRange, Caller, Error, GetOptions, GetOutcome, Idempotency, ListOptions, ListPage, Precondition,
     PutOptions, PutOutcome,
 };
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Mode};
 use crate::world::{Draw, RuntimeClock, SeededEntropy};
 
 pub(crate) struct Fixture {
@@ -74,14 +74,14 @@ impl Fixture {
         }
         let stores: Vec<_> = (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
         let disk = MemoryMedium::new();
-        let engine = Self::engine(&keys, &stores, &disk, entropy).await;
+        let engine = Self::engine(&keys, &stores, &disk, (entropy, Mode::Start)).await;
         let tenant = engine.create_tenant("t").await.unwrap().id;
         let caller = Caller { tenant, principal: PrincipalId::NIL };
         engine.create_bucket(&caller, "bucket").await.unwrap();
         Self { engine, stores, caller, keys: Arc::new(keys), disk }
     }
 
-    async fn engine(keys: &Keyring, stores: &[HostileStore], disk: &MemoryMedium, entropy: Arc<SeededEntropy>) -> Engine {
+    async fn engine(keys: &Keyring, stores: &[HostileStore], disk: &MemoryMedium, (entropy, mode): (Arc<SeededEntropy>, Mode)) -> Engine {
         let members = stores.iter().map(|store| {
             let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
             (spec, Arc::new(store.clone()) as _)
@@ -91,7 +91,17 @@ impl Fixture {
         let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
         let profile = Profile { linger_ms: 0, ..Profile::default() };
         let keys = Arc::new(keys.duplicate().unwrap());
-        Engine::start(EngineConfig::new(profile), keys, fleet, ledger, clock, entropy).await.unwrap()
+        let config = EngineConfig { mode, ..EngineConfig::new(profile) };
+        Engine::start(config, keys, fleet, ledger, clock, entropy).await.unwrap()
+    }
+
+    /// The disk is gone; the service is rebuilt from the providers.
+    pub(crate) async fn recover(self) -> Self {
+        self.engine.abort();
+        let disk = MemoryMedium::new();
+        let mode = (Arc::new(SeededEntropy::new(44)), Mode::Recover { declare_lost: Vec::new() });
+        let engine = Self::engine(&self.keys, &self.stores, &disk, mode).await;
+        Self { engine, disk, ..self }
     }
 
     /// The process ends without a word and starts again on what its disk had synced.
@@ -99,7 +109,7 @@ impl Fixture {
         self.engine.abort();
         let disk = self.disk.crash();
         let entropy = Arc::new(SeededEntropy::new(43));
-        let engine = Self::engine(&self.keys, &self.stores, &disk, entropy).await;
+        let engine = Self::engine(&self.keys, &self.stores, &disk, (entropy, Mode::Start)).await;
         Self { engine, disk, ..self }
     }
 
