@@ -61,7 +61,9 @@ pub(super) struct Moved {
 pub(super) async fn plan(shared: &Arc<Shared>, roots: &Roots, blocks: &[BlockId]) -> Result<Vec<Move>, Error> {
     let mut residents: BTreeMap<BucketId, Vec<Survivor>> = BTreeMap::new();
     for block in blocks {
-        for (bucket, id) in roots.view.contents(*block).map_err(local)? {
+        // Two uploads that met in one commit block may both have brought a chunk: it moves once.
+        let contents: BTreeSet<(BucketId, ChunkId)> = roots.view.contents(*block).map_err(local)?.into_iter().collect();
+        for (bucket, id) in contents {
             let place = roots.view.chunk(bucket, &id).map_err(local)?.filter(|place| place.block == *block);
             residents.entry(bucket).or_default().extend(place.map(|place| Survivor { bucket, id, place }));
         }

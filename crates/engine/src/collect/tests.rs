@@ -467,3 +467,23 @@ async fn deleting_a_tebibyte_is_one_record_and_an_unreadable_list_keeps_its_buck
     assert_eq!(costs[0].0, 5, "one commit block");
     assert!(fx.collect(NOW).await.swept.blocks >= 1);
 }
+
+/// Two uploads of one content that met in a commit block left its chunk there twice; moving it took both along, and again with every collection.
+/// Found by the simulation (one liar, seed 405).
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_lies_twice_in_a_block_moves_once() {
+    let fx = Fixture::start(5).await;
+    let data = random(100_000, 70);
+    let (one, two) = futures::join!(fx.put(b"one", &data), fx.put(b"two", &data));
+    assert_eq!(one.unwrap().seq, two.unwrap().seq, "they met");
+    for _ in 0..3 {
+        fx.settle().await;
+        fx.engine.checkpoint_log().await.unwrap();
+    }
+    let thorough = Asked { max_dead_permille: Some(0), ..NOW };
+    assert_eq!(fx.collect(thorough).await.moved_bytes, data.len() as u64);
+    let again = fx.collect(thorough).await;
+    assert_eq!((again.sparse_blocks, again.moved_bytes, again.held_bytes), (0, 0, again.live_bytes), "{again:?}");
+    fx.forget();
+    assert!(fx.read(b"one").await.unwrap() == data && fx.read(b"two").await.unwrap() == data);
+}

@@ -13,6 +13,8 @@ use crate::sim::model::Violation;
 
 /// Virtual time in which a collection or a move has to end, whatever providers do.
 const BOUND: Duration = Duration::from_hours(2);
+/// Wait for a checkpoint that others may hold up.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Everything that is dead goes, at once.
 const THOROUGH: CollectAsked = CollectAsked { now: true, max_dead_permille: Some(0), dry_run: false };
 
@@ -26,6 +28,18 @@ impl Script {
             _ => THOROUGH,
         };
         let engine = self.engine()?;
+        if self.rng.random_range(0..3) == 0 {
+            // Commit blocks that two of these stand for may go too. It waits for what is not settled, which may take until the faults end.
+            let made = tokio::time::timeout(PATIENCE, engine.checkpoint_log()).await;
+            self.note(match &made {
+                Ok(Ok(report)) => format!("checkpoint -> covers {}", report.covers),
+                Ok(Err(error)) => format!("checkpoint -> {:?}", error.kind),
+                Err(_) => "checkpoint -> waits".to_owned(),
+            });
+            if let Ok(Err(error)) = made {
+                self.busy_or_calm(&error)?;
+            }
+        }
         if self.rng.random_range(0..2) == 0 {
             let begun = engine.begin_collecting(asked).is_ok();
             self.note(format!("collection beside others: {begun}"));
@@ -79,13 +93,19 @@ impl Script {
 
     /// With all providers well: nothing condemned is left, nothing lies anywhere that is part of nothing.
     pub(super) async fn expect_tidy(&mut self) -> Result<(), Violation> {
-        // The first empties and deletes, the second finds nothing left to do.
         for _ in 0..2 {
+            let made = tokio::time::timeout(BOUND, self.engine()?.checkpoint_log()).await.map_err(broken)?;
+            made.map_err(|error| Violation(format!("no checkpoint with all providers well: {error}")))?;
+        }
+        // The first empties and deletes, the last finds nothing left to do; in between the log may have grown by what they did.
+        for _ in 0..3 {
             let done = tokio::time::timeout(BOUND, self.engine()?.collect(THOROUGH)).await.map_err(broken)?;
             let done = done.map_err(|error| Violation(format!("no collection with all providers well: {error}")))?;
             let orphans: u64 = done.providers.values().map(|found| found.orphans).sum();
             let work = done.dead_blocks + done.sparse_blocks + done.swept.waiting + done.swept.blocks + orphans;
-            self.note(format!("tidy: {} blocks, {work} to do", done.blocks));
+            let (dead, sparse, moved, orphans) = (done.dead_blocks, done.sparse_blocks, done.new_blocks, orphans);
+            let (erased, waiting) = (done.swept.blocks, done.swept.waiting);
+            self.note(format!("tidy: of {} blocks {dead} dead, {sparse} sparse, {moved} new, {erased} erased, {waiting} wait, {orphans} orphans; {} of {} bytes", done.blocks, done.live_bytes, done.held_bytes));
             if work == 0 {
                 return self.expect_nothing_else(&done);
             }
