@@ -17,6 +17,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Longest silence of the service within an answer; waiting for it to settle asks for more.
 const SILENCE: Duration = Duration::from_mins(2);
 
+/// Longest silence of a service that reads its whole ledger before it answers.
+const WORK: Duration = Duration::from_hours(6);
+
+fn http(silence: Duration) -> Outcome<reqwest::Client> {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.connect_timeout(CONNECT).read_timeout(silence).build().explain(|| "cannot set up HTTP".to_owned())
+}
+
 /// Which key a command acts with when nobody says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -64,14 +72,12 @@ impl Client {
         let base = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
         let base =
             base.ok_or_else(|| Failure::usage("the service's URL does not parse").hint("for example --url http://127.0.0.1:9090"))?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .build()
-            .explain(|| "cannot set up HTTP".to_owned())?;
-        Ok(Self { http, base, token })
+        Ok(Self { http: http(SILENCE)?, base, token })
+    }
+
+    /// For an answer that takes the service long to work out.
+    pub(crate) fn patient(self) -> Outcome<Self> {
+        Ok(Self { http: http(WORK)?, ..self })
     }
 
     /// Base URL without a slash at the end.

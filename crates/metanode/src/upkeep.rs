@@ -48,7 +48,7 @@ pub(crate) async fn fsck(global: &Global, flags: &Fsck) -> Outcome {
             return Err(Failure::new(Exit::Unavailable, "the service has its data open: a repair needs it stopped")
                 .hint("a running service that finds its view damaged makes it anew at its next start: metanode storage distributed fsck, then restart it"));
         }
-        None => Client::connect(global, Role::Operator)?.get("/api/v1/fsck").await?,
+        None => Client::connect(global, Role::Operator)?.patient()?.get("/api/v1/fsck").await?,
     };
     global.output.print(&report, || text(&report))?;
     verdict(&report)
