@@ -296,6 +296,22 @@ async fn a_dead_provider_is_not_asked_and_its_shards_are_made_elsewhere() {
     assert!(fx.engine.set_provider_mode(&fx.caller(), "nobody", ProviderMode::Dead, "").await.is_err());
 }
 
+/// Two shards to place and one domain to spare: one of them waits, and no domain gets both.
+#[tokio::test(start_paused = true)]
+async fn no_domain_gets_two_shards_however_many_are_missing() {
+    let fx = stored(6).await;
+    let entry = bulk(&fx);
+    for shard in [0, 1] {
+        let (store, _) = place(&fx, &entry, shard);
+        let name = fx.stores[store].name().to_owned();
+        fx.engine.set_provider_mode(&fx.caller(), &name, ProviderMode::Dead, "gone").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    let open = fx.engine.shared().settlement.get(entry.facts.id).unwrap();
+    let homes: BTreeSet<&ProviderId> = open.stored.values().collect();
+    assert_eq!((open.stored.len(), homes.len()), (4, 4), "{:?}", open.stored);
+}
+
 #[tokio::test(start_paused = true)]
 async fn readers_report_what_they_miss() {
     let fx = stored(5).await;
