@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(5);
 /// First and longest pause after one that failed.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 /// Pause between looks at whether every provider has the heads.
-const HEADS_EVERY: Duration = Duration::from_mins(30);
+const HEADS_EVERY: Duration = Duration::from_mins(5);
 /// A log that grew by less than this share of itself since the last one needs no new one: what is written stays in proportion to what
 /// was logged.
 const SHARE: u64 = 4;
@@ -184,6 +184,17 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let (mut pause, mut not_before) = (PAUSES.0, Instant::now());
     let mut heads_due = Instant::now();
     loop {
+        // At once when it starts: what was lost meanwhile took its heads along.
+        if Instant::now() >= heads_due {
+            heads_due = Instant::now() + HEADS_EVERY;
+            tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => return,
+                told = heads::announce(&shared) => if let Err(error) = told {
+                    tracing::debug!(%error, "heads were not put everywhere");
+                },
+            }
+        }
         tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => return,
@@ -197,16 +208,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                     tracing::info!(%error, "the log is not compacted yet");
                     (not_before, pause) = (Instant::now() + pause, pause.saturating_mul(2).min(PAUSES.1));
                 }
-            }
-        }
-        if now >= heads_due {
-            heads_due = now + HEADS_EVERY;
-            tokio::select! {
-                biased;
-                _ = closing.wait_for(|closing| *closing) => return,
-                told = heads::announce(&shared) => if let Err(error) = told {
-                    tracing::debug!(%error, "heads were not put everywhere");
-                },
             }
         }
     }
