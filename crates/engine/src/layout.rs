@@ -28,7 +28,8 @@ impl Layout {
     /// The layout of an incarnation that begins while `answering` domains do. With too few for any, or fewer than the claim
     /// `quorum`, the full one: the start then waits for domains to come back.
     pub(crate) fn choose(ground: &Ground, answering: &BTreeSet<FailureDomain>, quorum: usize) -> Result<Self, Error> {
-        let all = admitted(ground);
+        // Accounts that were left for good are no part of any layout, unless without them there is none.
+        let all = Some(usable(ground)).filter(|all| plan(ground, all.len(), all.len()).is_ok()).unwrap_or_else(|| admitted(ground));
         let full = plan(ground, all.len(), all.len())?;
         let up: BTreeSet<FailureDomain> = all.intersection(answering).cloned().collect();
         let present = plan(ground, all.len(), up.len()).ok().filter(|_| up.len() >= quorum);
@@ -70,6 +71,12 @@ pub(crate) fn admitted(ground: &Ground) -> BTreeSet<FailureDomain> {
     admitted.map(|spec| spec.domain.clone()).collect()
 }
 
+/// Those of them with an account that is used for everything, whether or not it answers now.
+pub(crate) fn usable(ground: &Ground) -> BTreeSet<FailureDomain> {
+    let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
+    admitted.filter(|spec| ground.modes.takes_shards(&spec.id)).map(|spec| spec.domain.clone()).collect()
+}
+
 /// Those of them that take new shards: not known to be down, and used for everything.
 pub(crate) fn healthy(ground: &Ground) -> BTreeSet<FailureDomain> {
     let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
@@ -88,7 +95,7 @@ pub(crate) fn full(ground: &Ground) -> Option<Geometry> {
 
 /// What new bulk blocks get now.
 pub(crate) fn of_bulk_blocks(ground: &Ground) -> Result<GeometryPlan, Error> {
-    plan(ground, admitted(ground).len(), healthy(ground).len())
+    plan(ground, usable(ground).len(), healthy(ground).len())
 }
 
 /// What commit blocks of this incarnation get, unless too few of its domains answer.

@@ -33,6 +33,7 @@ use tail::End;
 
 /// The engine, in whatever stage the evidence allows.
 pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
+    crate::modes::refresh(&ground);
     if ground.config.mode == Mode::ReadOnly {
         return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
     }
@@ -141,7 +142,7 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
 
 /// The providers that may hold commit blocks of this incarnation: all of them, unless it steps down.
 fn members(ground: &Ground, layout: &Layout) -> Vec<String> {
-    let specs = ground.fleet.providers().iter().filter(|spec| layout.full || layout.members.contains(&spec.domain));
+    let specs = ground.fleet.providers().iter().filter(|spec| layout.members.contains(&spec.domain));
     specs.map(|spec| spec.id.to_string()).collect()
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::api::{Error, ErrorKind};
-use crate::shared::Shared;
+use crate::shared::{Shared, Stage};
 
 pub(crate) use evacuate::evacuate;
 pub use evacuate::{EvacuateAsked, Evacuated};
@@ -60,6 +60,16 @@ pub struct RelocationState {
 #[derive(Debug, Default)]
 pub(crate) struct Relocations {
     state: Mutex<(u64, RelocationState)>,
+    /// What an incarnation left to its successor.
+    suspended: Mutex<Option<Job>>,
+}
+
+/// An errand on its way.
+#[derive(Debug)]
+struct Job {
+    number: u64,
+    errand: Errand,
+    done: oneshot::Sender<Result<Relocated, Error>>,
 }
 
 impl Relocations {
@@ -104,29 +114,47 @@ pub(crate) fn begin(shared: &Arc<Shared>, errand: Errand) -> Result<Begun, Error
     let number = shared.relocations.begin();
     let number = number.ok_or_else(|| Error::new(ErrorKind::NotAccepted, "shards are being moved already; that has to end first"))?;
     let (done, outcome) = oneshot::channel();
+    carry_out(shared, Job { number, errand, done });
+    Ok(Begun { number, outcome })
+}
+
+/// Goes on with what the incarnation before this one was busy with: leaving an account may itself be why it was superseded.
+pub(crate) fn resume(shared: &Arc<Shared>) {
+    let job = shared.relocations.suspended.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(job) = job {
+        carry_out(shared, job);
+    }
+}
+
+fn carry_out(shared: &Arc<Shared>, job: Job) {
     let task = Arc::clone(shared);
     shared.spawn(async move {
         let mut closing = task.closing.subscribe();
         let work = async {
-            match errand {
-                Errand::Evacuate(asked) => Box::pin(evacuate(&task, &asked)).await.map(Relocated::Evacuated),
-                Errand::Rebalance { dry_run } => Box::pin(rebalance(&task, dry_run)).await.map(Relocated::Rebalanced),
+            match &job.errand {
+                Errand::Evacuate(asked) => Box::pin(evacuate(&task, asked)).await.map(Relocated::Evacuated),
+                Errand::Rebalance { dry_run } => Box::pin(rebalance(&task, *dry_run)).await.map(Relocated::Rebalanced),
             }
         };
         let outcome = tokio::select! {
             biased;
-            _ = closing.wait_for(|closing| *closing) => Err(Error::new(ErrorKind::NotAccepted, "the service is shutting down")),
-            outcome = work => outcome,
+            _ = closing.wait_for(|closing| *closing) => None,
+            outcome = work => Some(outcome),
         };
+        // All that was achieved is in the log: a successor in this process goes on from there.
+        if outcome.is_none() && matches!(task.stage.get(), Stage::ReadOnly(_)) {
+            *task.relocations.suspended.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+            return;
+        }
+        let outcome = outcome.unwrap_or_else(|| Err(Error::new(ErrorKind::NotAccepted, "the service is shutting down")));
         if let Err(error) = &outcome {
             tracing::warn!(%error, "shards could not all be moved");
         }
-        task.relocations.end(number, &outcome);
-        if done.send(outcome).is_err() {
+        task.relocations.end(job.number, &outcome);
+        if job.done.send(outcome).is_err() {
             tracing::debug!("nobody waits for the move");
         }
     });
-    Ok(Begun { number, outcome })
 }
 
 /// Runs an errand to its end.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diaspore_block::id::Seq;
-use diaspore_block::record::Placement;
+use diaspore_block::record::{Placement, ProviderMode};
 use diaspore_ledger::BlockFacts;
 use diaspore_policy::ProviderId;
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind, Health, HealthState, ProviderError};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::api::{Error, ErrorKind};
 use crate::audit::Event;
 use crate::coded::Coded;
+use crate::layout;
 use crate::modes::POOR_SCORE;
 use crate::settle::Open;
 use crate::shared::{Ground, Shared};
@@ -68,17 +69,20 @@ impl ScatterHandle {
 /// stepped down stay within the domains that its claim names.
 pub(crate) fn seats(shared: &Shared, block: &BlockFacts) -> Vec<Seat> {
     let own_log = block.kind.has_records() && block.incarnation == shared.writer.incarnation;
-    let narrow = shared.layout.as_ref().filter(|layout| own_log && !layout.full);
+    let own_layout = shared.layout.as_ref().filter(|_| own_log);
+    // An account that is being emptied is better than none for a block that is wider than what is left.
+    let crowded = layout::usable(shared).len() < usize::from(block.geometry.n());
     let admitted = shared.fleet.providers().iter().filter(|spec| shared.config.profile.admits(spec));
     admitted
-        .filter(|spec| narrow.is_none_or(|layout| layout.members.contains(&spec.domain)))
+        .filter(|spec| own_layout.is_none_or(|layout| layout.members.contains(&spec.domain)))
         .map(|spec| {
             let health = shared.fleet.health(&spec.id);
             let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && !health.full);
             // Draining, quarantined and dead accounts keep their place in the order, which homes follow from, and get nothing.
-            let alive = alive && shared.modes.takes_shards(&spec.id);
+            let takes = shared.modes.takes_shards(&spec.id);
+            let alive = alive && (takes || (crowded && shared.modes.of(&spec.id) == ProviderMode::Draining));
             let poor = |health: &Health| health.lying || health.score.is_some_and(|score| score < POOR_SCORE);
-            let healthy = alive && health.is_some_and(|health| !poor(&health));
+            let healthy = alive && takes && health.is_some_and(|health| !poor(&health));
             Seat { provider: spec.id.clone(), domain: spec.domain.clone(), weight: spec.weight, healthy, alive }
         })
         .filter(|seat| seat.weight > 0)

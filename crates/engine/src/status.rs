@@ -117,8 +117,9 @@ fn fleet(shared: &Shared, status: &mut Status) {
     status.domains = shared.fleet.domains().len();
     status.healthy_domains = shared.fleet.healthy_domains().len();
     status.writes_refused = shared.check_writable().err().map(|refusal| refusal.message);
-    if let Ok(full) = plan_geometry(&shared.config.profile, status.domains, status.domains) {
-        let now = plan_geometry(&shared.config.profile, status.domains, status.healthy_domains);
+    let usable = layout::usable(shared).len();
+    if let Ok(full) = plan_geometry(&shared.config.profile, usable, usable) {
+        let now = plan_geometry(&shared.config.profile, usable, layout::healthy(shared).len());
         (status.k, status.n) = now.map_or((full.k, full.n), |now| (now.k, now.n));
         status.restart_survives_down = usize::from(full.restart_tolerates_down());
     }

@@ -1,6 +1,6 @@
 //! One process, many incarnations. The service supersedes itself: to write on with fewer domains when too many are down for its
-//! layout, to return to the full layout when they are back (PROTOCOL rules 2 and 11), and to decide the end of the log once
-//! enough domains answer after a start that could not.
+//! layout, to return to the full layout when they are back (PROTOCOL rules 2 and 11), to take up a narrower one when accounts were
+//! left for good, and to decide the end of the log once enough domains answer after a start that could not.
 //!
 //! A succession is a start like any other, over the same disk: claim, find the end, carry the tail over, decide. Reads of what
 //! was released go on meanwhile; mutations are refused before anything is sealed; what was in flight has an unknown outcome,
@@ -49,6 +49,8 @@ enum Wish {
     Decide,
     /// Fewer domains answer than the layout needs, but enough for a narrower one.
     StepDown,
+    /// Accounts were left for good: fewer domains than a block has shards, so that nothing could ever settle.
+    Narrow,
     /// The full layout is possible again.
     StepUp,
 }
@@ -58,7 +60,7 @@ impl Wish {
         let longest = if news { PAUSE_WITH_NEWS } else { PAUSE_WITHOUT };
         let pause = FIRST_PAUSE.saturating_mul(1 << failed.min(10)).min(longest);
         match self {
-            Self::Decide | Self::StepDown => pause,
+            Self::Decide | Self::StepDown | Self::Narrow => pause,
             Self::StepUp => BEFORE_STEPPING_UP.max(pause),
         }
     }
@@ -67,6 +69,7 @@ impl Wish {
         match self {
             Self::Decide => "the end of the log is being decided",
             Self::StepDown => "too few domains answer for the present layout; a narrower one is being taken up: try again in a few seconds",
+            Self::Narrow => "accounts were taken out of use; a layout without them is being taken up: try again in a few seconds",
             Self::StepUp => "the full layout is being taken up again: try again in a few seconds",
         }
     }
@@ -145,11 +148,18 @@ fn wish(current: &Shared) -> Option<Wish> {
     let Some(layout) = &current.layout else { return Some(Wish::Decide) };
     match current.stage.get() {
         Stage::Active if !layout.is_served_by(&up) => Some(Wish::StepDown),
-        Stage::Active if !layout.full && possible.full => Some(Wish::StepUp),
+        Stage::Active if too_wide(current, layout) && !too_wide(current, &possible) => Some(Wish::Narrow),
+        Stage::Active if possible.full && possible.geometry.n() > layout.geometry.n() => Some(Wish::StepUp),
         // A succession that failed has left it so.
         Stage::ReadOnly(_) if *current.closing.borrow() => Some(Wish::Decide),
         _ => None,
     }
+}
+
+/// Whether a block of this layout has more shards than there are domains for, now and for good.
+fn too_wide(current: &Shared, layout: &Layout) -> bool {
+    let usable = layout::usable(current);
+    layout.members.intersection(&usable).count() < usize::from(layout.geometry.n())
 }
 
 /// Puts a successor in place; false when it could not decide, so that another is needed.

@@ -173,5 +173,6 @@ pub(super) fn serve(shared: &Arc<Shared>, tip: Tip) -> Result<(), Error> {
     crate::modes::refresh(shared);
     shared.spawn(crate::scrub::run(Arc::clone(shared)));
     shared.stage.set(Stage::Active);
+    crate::relocate::resume(shared);
     Ok(())
 }

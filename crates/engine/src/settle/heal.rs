@@ -17,6 +17,7 @@ use diaspore_provider::Deadline;
 
 use super::Open;
 use crate::coded::address_of;
+use crate::layout;
 use crate::scatter::{Plan, seats};
 use crate::scrub::{self, Seen};
 use crate::shards::{Depth, Look, look_known};
@@ -79,6 +80,7 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
         targets.extend(target.map(|provider| (shard, provider)));
     }
     if targets.is_empty() {
+        write_off(shared, open, &homes);
         return Err("no home of a missing shard answers".to_owned());
     }
     let (header, cells) = read_enough(shared, &homes, open).await?;
@@ -89,6 +91,29 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
     let left = usize::from(facts.geometry.n()).saturating_sub(homes.len());
     tracing::debug!(left, "repaired a block");
     Ok(())
+}
+
+/// Of a block that is wider than what is left, written while an account went, the shards for which there is no domain any more are counted
+/// as lost with the dead ones: it is as if they had been there. The block settles, since nothing else ever could make it, and counts as
+/// degraded until another account takes them.
+fn write_off(shared: &Shared, open: &Open, homes: &[(u8, ProviderId)]) {
+    let facts = &open.facts;
+    let n = usize::from(facts.geometry.n());
+    if open.repair || layout::usable(shared).len() >= n {
+        return;
+    }
+    let domain_of = |provider: &ProviderId| shared.fleet.provider(provider).map(|spec| spec.domain.clone());
+    let mut used: BTreeSet<_> = homes.iter().filter_map(|(_, home)| domain_of(home)).collect();
+    let mut missing = (0..facts.geometry.n()).filter(|shard| homes.iter().all(|(other, _)| other != shard));
+    for spec in shared.fleet.providers() {
+        let dead = shared.modes.of(&spec.id) == ProviderMode::Dead && shared.config.profile.admits(spec) && spec.weight > 0;
+        if !dead || !used.insert(spec.domain.clone()) {
+            continue;
+        }
+        let Some(shard) = missing.next() else { return };
+        tracing::warn!(block = %facts.id, shard, "no domain is left for a shard: it counts as lost with a dead account");
+        shared.settlement.stored(facts.id, shard, &spec.id);
+    }
 }
 
 /// Looks at every provider that is not known to hold a shard. A PUT whose answer was lost may have landed, wherever it was tried: the
