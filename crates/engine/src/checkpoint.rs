@@ -105,6 +105,8 @@ pub(crate) struct Needed {
     pub(crate) blocks: BTreeSet<BlockId>,
     /// Commit blocks at or below may go if nothing alive is in them, decisions excepted; 0 while two generations do not count.
     pub(crate) floor: Seq,
+    /// Sequences with a decision: one that was carried over lies in a commit block like any other.
+    pub(crate) decisions: BTreeSet<Seq>,
 }
 
 /// What the compacted logs need at present. They count once their record is settled and their heads were acknowledged by f + 1 domains: one
@@ -121,7 +123,8 @@ pub(crate) fn needed(shared: &Shared) -> Result<Needed, Error> {
     let kept = view.kept_compactions(shared.settlement.settled_through()).map_err(local)?;
     let counting = kept.iter().filter(|entry| is_announced(shared, entry.compacted.covers)).count();
     let floor = kept.get(1).filter(|_| counting == 2).map_or(Seq(0), |entry| entry.compacted.covers);
-    Ok(Needed { blocks, floor })
+    let decisions = view.chain().map_err(local)?.into_iter().map(|entry| entry.seq).collect();
+    Ok(Needed { blocks, floor, decisions })
 }
 
 /// Whether f + 1 failure domains acknowledged the head.

@@ -394,8 +394,9 @@ impl LogNeeds {
     fn reason(&self, entry: &BlockEntry) -> Option<CondemnReason> {
         match entry.facts.kind {
             BlockKind::Bulk => Some(CondemnReason::Dead),
+            // A decision says who rules, and a start without a compacted log looks for it, also where it was carried over.
+            BlockKind::Commit if self.0.decisions.contains(&entry.seq) => None,
             BlockKind::Commit => (entry.seq <= self.0.floor).then_some(CondemnReason::Covered),
-            // A decision says who rules, and a start without a compacted log looks for it.
             BlockKind::Decision => None,
             BlockKind::Compacted => (!self.0.blocks.contains(&entry.facts.id)).then_some(CondemnReason::Outdated),
         }
