@@ -16,6 +16,7 @@ pub mod world;
 
 mod audit;
 mod backup;
+mod bell;
 mod blob;
 mod cache;
 mod checkpoint;

@@ -138,7 +138,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             biased;
             _ = closing.wait_for(|closing| *closing) => return,
             Some(()) = futures::StreamExt::next(&mut repairs), if !repairs.is_empty() => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            () = changes.changed() => {}
             () = tokio::time::sleep(rate.wait().map_or(TICK, |wait| wait.min(TICK))) => {}
         }
     }

@@ -168,6 +168,8 @@ async fn walk_back(
     let mut copies = start.carried();
     let Start { mut first, mut decision, mut carried } = *start;
     let mut through = None;
+    // Whose `decision` is.
+    let mut writer = chain.ruling;
     loop {
         let from = Counter(have.0.saturating_add(1).saturating_sub(first.0));
         chain.stretches.insert(0, Stretch { subject, from, through, base: first.0, carried: copies });
@@ -192,16 +194,19 @@ async fn walk_back(
                 None if complete => return Ok(Ok(chain)),
                 None => match Box::pin(beginning_of(ground, book, evidence, (epoch, predecessor))).await? {
                     Beginning::Decided(start) => *start,
-                    Beginning::PassedOver(_) => {
-                        return Err(refused(format!(
-                            "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {last_valid} and its first blocks are gone"
-                        )));
-                    }
+                    Beginning::PassedOver(_) => match copied_decision(ground, book, evidence, (writer, &decision), predecessor).await? {
+                        Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: BTreeMap::new() },
+                        None => {
+                            return Err(refused(format!(
+                                "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {last_valid} and its first blocks are gone"
+                            )));
+                        }
+                    },
                     Beginning::Undetermined(why) => return Ok(Err(why)),
                 },
             };
             let (begins, next_copies) = (start.first, start.carried());
-            (decision, carried) = (start.decision, start.carried);
+            (decision, carried, writer) = (start.decision, start.carried, Some((epoch, predecessor)));
             // Whatever stands at `first` and behind it is there in the successor's blocks.
             if begins < first && !complete {
                 let next = decided_subject(ground, book, (epoch, predecessor)).await;
@@ -212,6 +217,27 @@ async fn walk_back(
             }
         };
     }
+}
+
+/// The decision of `predecessor` among what `writer` carried over. Where the writer's own decision was read from a copy, its first blocks
+/// were not looked at yet; and what they were made from may be gone, since it is no part of the log any more.
+async fn copied_decision(
+    ground: &Ground,
+    book: &ClaimBook,
+    evidence: &Evidence,
+    (writer, decision): (Option<Rank>, &Decision),
+    predecessor: IncarnationId,
+) -> Result<Option<Decision>, Error> {
+    let Some(writer) = writer else { return Ok(None) };
+    let subject = decided_subject(ground, book, writer).await;
+    for (_, counter) in &decision.carried {
+        if let Verdict::Readable(found) = evidence.judge(ground, &subject, *counter, Care::Replay).await?
+            && let Some((_, earlier)) = decision_in(ground, &found)?.filter(|(whose, _)| *whose == predecessor)
+        {
+            return Ok(Some(earlier));
+        }
+    }
+    Ok(None)
 }
 
 async fn beginning_of(ground: &Ground, book: &ClaimBook, evidence: &Evidence, rank: Rank) -> Result<Beginning, Error> {

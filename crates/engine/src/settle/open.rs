@@ -11,9 +11,9 @@ use std::time::Duration;
 use diaspore_block::id::{BlockId, Seq, Timestamp};
 use diaspore_ledger::{BlockEntry, BlockFacts};
 use diaspore_policy::ProviderId;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::bell::{Bell, Listener};
 use crate::scrub::Seen;
 
 /// Blocks that may wait for repair at once; what is found beyond that is found again.
@@ -143,16 +143,10 @@ pub(crate) struct Backlog {
 }
 
 /// The register of unsettled blocks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Settlement {
     state: Mutex<State>,
-    changed: watch::Sender<u64>,
-}
-
-impl Default for Settlement {
-    fn default() -> Self {
-        Self { state: Mutex::default(), changed: watch::Sender::new(0) }
-    }
+    changed: Bell,
 }
 
 impl Settlement {
@@ -161,7 +155,7 @@ impl Settlement {
     }
 
     fn announce(&self) {
-        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.changed.ring();
     }
 
     /// Registers a block whose first PUT is about to leave, or one found unsettled at start.
@@ -413,20 +407,18 @@ impl Settlement {
     }
 
     async fn wait_until(&self, done: impl Fn(&State) -> bool) {
-        let mut changes = self.changed.subscribe();
+        let mut changes = self.changed.listen();
         loop {
             if done(&self.state()) {
                 return;
             }
-            if changes.changed().await.is_err() {
-                return;
-            }
+            changes.changed().await;
         }
     }
 
     /// Resolves at the next change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub(crate) fn subscribe(&self) -> Listener {
+        self.changed.listen()
     }
 }
 
