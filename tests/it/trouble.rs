@@ -24,7 +24,7 @@ fn a_ledger_of_a_newer_version_is_refused() {
     place
         .run("storage distributed start --port 0")
         .exits(78)
-        .says("the ledger has schema 7, this program knows up to 1")
+        .says("the ledger has schema 7, this program knows up to 2")
         .says("run the newer version");
     newer[20] ^= 1;
     std::fs::write(&plate, &newer).unwrap();
