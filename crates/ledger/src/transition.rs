@@ -530,10 +530,11 @@ impl Transition<'_, '_> {
         // A record list that was carried over may speak of the block as it was written before, under other names: where that one
         // lay says nothing about the copy that is part of the log.
         let known: Option<BlockEntry> = read(self.changes, Table::Blocks, id.as_bytes())?;
-        if known.is_some_and(|known| known.facts.manifest_hash != released.manifest_hash) {
-            return Ok(());
-        }
-        place(self.changes, &mut self.totals, id, &released.placements)
+        let Some(known) = known.filter(|known| known.facts.manifest_hash == released.manifest_hash) else { return Ok(()) };
+        // It speaks of the moment of the release: a shard that was moved before this was written stays where it went.
+        let is_placed = |shard| known.facts.placements.iter().any(|placement| placement.shard == shard && placement.acked);
+        let news: Vec<Placement> = released.placements.iter().filter(|placement| !is_placed(placement.shard)).cloned().collect();
+        place(self.changes, &mut self.totals, id, &news)
     }
 
     fn decided(&mut self, decision: &Decision) {

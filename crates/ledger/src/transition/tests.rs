@@ -277,6 +277,17 @@ fn a_moved_shard_is_looked_for_where_it_went() {
     assert_eq!(entry.facts.placements.iter().find(|placement| placement.shard == 4).unwrap().provider, "elsewhere");
 }
 
+/// A release note rides in a later block. It came after the record of a move and put the shard back to where it no longer was: the map
+/// was wrong until a scrub looked. Found by the simulation (seeds 168 and 712, eight steps).
+#[test]
+fn a_release_note_does_not_undo_a_move() {
+    let to_elsewhere: Private = ShardsMoved { moves: vec![Move { block: block_id(1), shard: 2, provider: "elsewhere".to_owned() }] }.into();
+    let ledger = ledger_of(vec![vec![to_elsewhere], vec![released(1, 5)]]);
+    let entry = ledger.snapshot().unwrap().block(block_id(1)).unwrap().unwrap();
+    assert_eq!(entry.facts.placements.iter().find(|placement| placement.shard == 2).unwrap().provider, "elsewhere");
+    assert!(entry.settled, "what the note adds still counts");
+}
+
 #[test]
 fn an_erased_commit_block_keeps_nothing_waiting() {
     let ledger = ledger_of(vec![vec![compacted(1)], vec![compacted(3)]]);
