@@ -325,15 +325,20 @@ fn c15_a_checkpoint_waits_for_what_it_covers() {
         world.crash(DiskFate::Kept);
         world.start(false).await.unwrap();
         assert!(stuck(&world).await, "a checkpoint counts over unsettled positions: {:?}", heads(&world));
-        world.heal();
-        assert!(checkpoint(&world).await.heads == 6);
-        world.crash(DiskFate::Lost);
-        for lost in [0, 1] {
-            world.stores[lost].lose_everything();
-        }
-        world.start(false).await.unwrap();
-        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"acknowledged");
+        healed_it_survives_two_losses(&mut world, &caller, b"acknowledged").await;
     });
+}
+
+/// With everybody well again the checkpoint counts; then the disk and two providers go.
+async fn healed_it_survives_two_losses(world: &mut Deployment, caller: &Caller, value: &[u8]) {
+    world.heal();
+    assert!(checkpoint(world).await.heads == 6);
+    world.crash(DiskFate::Lost);
+    for lost in [0, 1] {
+        world.stores[lost].lose_everything();
+    }
+    world.start(false).await.unwrap();
+    assert_eq!(get(&engine(world), caller, "key").await.unwrap(), value);
 }
 
 /// C16. The checkpoint itself has its quorum and no more. Counted at quorum, two losses make it unreadable after what it stands for was
@@ -346,14 +351,7 @@ fn c16_a_checkpoint_counts_when_it_is_settled() {
         engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
         refuse_puts(&world, &[4, 5]);
         assert!(stuck(&world).await, "a checkpoint counts at quorum: {:?}", heads(&world));
-        world.heal();
-        assert!(checkpoint(&world).await.heads == 6);
-        world.crash(DiskFate::Lost);
-        for lost in [0, 1] {
-            world.stores[lost].lose_everything();
-        }
-        world.start(false).await.unwrap();
-        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"settled");
+        healed_it_survives_two_losses(&mut world, &caller, b"settled").await;
     });
 }
 

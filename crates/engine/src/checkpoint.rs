@@ -198,10 +198,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 },
             }
         }
-        tokio::select! {
-            biased;
-            _ = closing.wait_for(|closing| *closing) => return,
-            () = tokio::time::sleep(TICK) => {}
+        if !shared.rest(TICK).await {
+            return;
         }
         let now = Instant::now();
         if now >= not_before && is_due(&shared).unwrap_or(false) {

@@ -7,7 +7,7 @@ use diaspore_block::block::SignedBlock;
 use diaspore_block::id::Hash32;
 use diaspore_block::manifest::Manifest;
 use diaspore_block::name::{ObjectName, ShardAddress};
-use diaspore_block::record::SectionInfo;
+use diaspore_block::record::{BulkAdded, ChunkEntry, SectionInfo};
 use diaspore_ledger::BlockFacts;
 use diaspore_policy::ProviderId;
 
@@ -64,6 +64,26 @@ pub(crate) fn facts_of(manifest: &Manifest, roots: &[Hash32], sections: Vec<Sect
         manifest_hash: manifest.hash(),
         sections,
         placements: Vec::new(),
+    }
+}
+
+/// What a record says about a block that is on its way; its placements come when it has its quorum.
+pub(crate) fn added(facts: &BlockFacts, chunks: Vec<ChunkEntry>) -> BulkAdded {
+    BulkAdded {
+        block: facts.id,
+        incarnation: facts.incarnation,
+        counter: facts.counter,
+        attempt: facts.attempt,
+        geometry: facts.geometry,
+        code: facts.code,
+        payload_len: facts.payload_len,
+        shard_len: facts.shard_len,
+        block_root: facts.block_root,
+        shard_roots: facts.shard_roots.clone(),
+        manifest_hash: facts.manifest_hash,
+        placements: Vec::new(),
+        sections: facts.sections.clone(),
+        chunks,
     }
 }
 

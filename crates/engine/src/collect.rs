@@ -167,13 +167,7 @@ impl Collector {
 
 /// Runs until the engine closes: a collection now and then.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut closing = shared.closing.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            _ = closing.wait_for(|closing| *closing) => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
+    while shared.rest(EVERY).await {
         if let Ok(mut begun) = begin(&shared, Asked::default()) {
             let _ended = (&mut begun.outcome).await;
         }

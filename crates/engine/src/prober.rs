@@ -23,13 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs until the engine closes.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut closing = shared.closing.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            _ = closing.wait_for(|closing| *closing) => return,
-            () = tokio::time::sleep(PAUSE) => {}
-        }
+    while shared.rest(PAUSE).await {
         crate::status::last_day(&shared);
         round(&shared).await;
     }

@@ -167,13 +167,7 @@ fn take_suspects(shared: &Shared) {
 
 /// The background task that makes the ledger's view durable every few seconds, so that a start replays little.
 pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
-    let mut closing = shared.closing.subscribe();
-    loop {
-        tokio::select! {
-            biased;
-            _ = closing.wait_for(|closing| *closing) => return,
-            () = tokio::time::sleep(FLUSH) => {}
-        }
+    while shared.rest(FLUSH).await {
         match cpu(|| shared.ledger.flush_view()) {
             Ok(()) | Err(diaspore_ledger::LedgerError::Full) => (),
             Err(error) => {

@@ -289,6 +289,16 @@ impl Shared {
         tokio::time::Instant::now() + self.config.answer_deadline
     }
 
+    /// Rests between two rounds of a background task; false when the engine ends meanwhile.
+    pub(crate) async fn rest(&self, pause: Duration) -> bool {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => false,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
     /// Runs a task of this engine; shutting down waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.register(self.tasks.spawn(task).abort_handle());

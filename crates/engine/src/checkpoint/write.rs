@@ -15,7 +15,7 @@ use diaspore_ledger::Snapshot;
 
 use super::{CheckpointReport, heads, read, reference_of};
 use crate::api::{Class, Error, ErrorKind};
-use crate::coded::Coded;
+use crate::coded::{Coded, added};
 use crate::commit::{CommitRequest, NewRecord};
 use crate::layout;
 use crate::namespace::{local, view};
@@ -210,22 +210,7 @@ fn scatter(shared: &Arc<Shared>, plain: &[u8]) -> Result<Sent, Error> {
     let coded = Arc::new(Coded::new(signed, sections));
     let facts = coded.facts();
     shared.checkpoints.state().unfinished.insert(facts.id);
-    let added = BulkAdded {
-        block: facts.id,
-        incarnation: facts.incarnation,
-        counter: facts.counter,
-        attempt: facts.attempt,
-        geometry: facts.geometry,
-        code: facts.code,
-        payload_len: facts.payload_len,
-        shard_len: facts.shard_len,
-        block_root: facts.block_root,
-        shard_roots: facts.shard_roots.clone(),
-        manifest_hash: facts.manifest_hash,
-        placements: Vec::new(),
-        sections: facts.sections.clone(),
-        chunks: Vec::new(),
-    };
+    let added = added(&facts, Vec::new());
     let handle = scatter::spawn(shared, coded, Purpose::Bulk, None);
     Ok(Sent { added, reference, handle })
 }

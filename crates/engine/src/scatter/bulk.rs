@@ -11,7 +11,7 @@ use diaspore_block::record::{BulkAdded, ChunkEntry, SectionInfo};
 
 use super::{Purpose, ScatterHandle, spawn};
 use crate::api::{Error, ErrorKind};
-use crate::coded::Coded;
+use crate::coded::{Coded, added};
 use crate::layout;
 use crate::shared::{Meters, Shared};
 use crate::upload::Buffers;
@@ -84,22 +84,7 @@ pub(crate) fn scatter_bulk(
     Meters::bump(&shared.meters.signatures);
     let coded = Arc::new(Coded::new(signed, sections));
     let facts = coded.facts();
-    let added = BulkAdded {
-        block: facts.id,
-        incarnation: facts.incarnation,
-        counter: facts.counter,
-        attempt: facts.attempt,
-        geometry: facts.geometry,
-        code: facts.code,
-        payload_len: facts.payload_len,
-        shard_len: facts.shard_len,
-        block_root: facts.block_root,
-        shard_roots: facts.shard_roots.clone(),
-        manifest_hash: facts.manifest_hash,
-        placements: Vec::new(),
-        sections: facts.sections.clone(),
-        chunks,
-    };
+    let added = added(&facts, chunks);
     let handle = spawn(shared, coded, Purpose::Bulk, None);
     Ok(BulkHandle { added: Some(added), handle })
 }

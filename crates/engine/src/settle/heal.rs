@@ -80,7 +80,9 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
         targets.extend(target.map(|provider| (shard, provider)));
     }
     if targets.is_empty() {
-        write_off(shared, open, &homes);
+        if !silent {
+            write_off(shared, open, &homes);
+        }
         return Err("no home of a missing shard answers".to_owned());
     }
     let (header, cells) = read_enough(shared, &homes, open).await?;
@@ -99,12 +101,14 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
 fn write_off(shared: &Shared, open: &Open, homes: &[(u8, ProviderId)]) {
     let facts = &open.facts;
     let n = usize::from(facts.geometry.n());
-    if open.repair || layout::usable(shared).len() >= n {
+    // What is written off is no acknowledgement: k + 1 shards must be there for it to be anything but a loss.
+    let placed: BTreeSet<u8> = homes.iter().map(|(shard, _)| *shard).collect();
+    if open.repair || layout::usable(shared).len() >= n || placed.len() <= usize::from(facts.geometry.k()) {
         return;
     }
     let domain_of = |provider: &ProviderId| shared.fleet.provider(provider).map(|spec| spec.domain.clone());
     let mut used: BTreeSet<_> = homes.iter().filter_map(|(_, home)| domain_of(home)).collect();
-    let mut missing = (0..facts.geometry.n()).filter(|shard| homes.iter().all(|(other, _)| other != shard));
+    let mut missing = (0..facts.geometry.n()).filter(|shard| !placed.contains(shard));
     for spec in shared.fleet.providers() {
         let dead = shared.modes.of(&spec.id) == ProviderMode::Dead && shared.config.profile.admits(spec) && spec.weight > 0;
         if !dead || !used.insert(spec.domain.clone()) {
