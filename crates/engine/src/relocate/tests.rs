@@ -141,13 +141,17 @@ async fn a_liar_is_left_without_taking_its_lies_along() {
 async fn leaving_goes_on_after_a_crash() {
     let (fx, blobs) = Fixture::filled(7).await;
     let before = fx.at("p4");
-    for store in &fx.stores {
-        let slow = Misbehaviour::Latency { fixed: Duration::from_millis(40), jitter: Duration::ZERO };
-        store.set_faults(FaultPlan::from(Fault::always(slow)));
-    }
+    // Whatever has left p4 cannot be deleted there yet, so the errand is surely on its way when the first move is in the log.
+    let never = Misbehaviour::Latency { fixed: Duration::from_hours(1), jitter: Duration::ZERO };
+    fx.stores[4].set_faults(FaultPlan::from(Fault::always(never).on(&[Op::Delete])));
     let number = fx.engine.begin_relocating(leave("p4")).unwrap();
     assert!(fx.engine.begin_relocating(leave("p4")).is_err(), "one at a time");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let first_move = async {
+        while fx.at("p4") == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), first_move).await.unwrap();
     assert_eq!(fx.engine.relocations().running, Some(number));
     let fx = fx.restart().await;
     for store in &fx.stores {
