@@ -75,6 +75,9 @@ pub struct EngineConfig {
     pub answer_deadline: Duration,
     /// The log is compacted when it has grown by so many records, and by a quarter of itself; 0 for never by itself.
     pub checkpoint_after: u64,
+    /// Counters tried beyond the last one that the map or a listing shows of an incarnation, to find what it left at providers. More than
+    /// an incarnation ever had under way; each costs a keyed hash per incarnation and provider when a listing shows a name unknown so far.
+    pub orphan_reach: u64,
     /// What [`crate::Engine::history`] gave at the end of the last run.
     pub history: History,
     /// Told when the engine has stopped for good.
@@ -91,6 +94,7 @@ impl EngineConfig {
             probe_deadline: Duration::from_secs(10),
             answer_deadline: Duration::from_secs(30),
             checkpoint_after: 50_000,
+            orphan_reach: 1 << 16,
             history: History::default(),
             on_fatal: Arc::new(|_| ()),
         }

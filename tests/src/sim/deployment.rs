@@ -126,6 +126,8 @@ impl Deployment {
         let mut config = EngineConfig::new(self.profile.clone());
         config.mode = mode;
         config.probe_deadline = Duration::from_secs(5);
+        // No incarnation lives long enough to write as many blocks.
+        config.orphan_reach = 512;
         let keys = Arc::clone(&self.keys);
         let clock = Arc::clone(&self.clock);
         let entropy: Arc<dyn Entropy> = Arc::<SeededEntropy>::clone(&self.entropy);

@@ -26,8 +26,6 @@ use crate::world::cpu;
 
 /// Unexpected names looked into per provider and sweep; the next goes on.
 const MOST: usize = 100_000;
-/// Counters tried beyond the last one that the map or the listing shows of an incarnation.
-const BEYOND: u64 = 1 << 16;
 /// Counters tried between two points where others may run.
 const STRIDE: u64 = 4096;
 const PAGE: usize = 1000;
@@ -194,10 +192,11 @@ async fn identify(
             *highest = (*highest).max(entry.facts.counter.0);
         }
     }
+    let beyond = shared.config.orphan_reach;
     let mut places = Vec::new();
     for incarnation in &past.all {
         for kind in [BlockKind::Bulk, BlockKind::Commit] {
-            let mut end = last.get(&(*incarnation, kind.name_class())).map_or(0, |highest| highest + 1).saturating_add(BEYOND);
+            let mut end = last.get(&(*incarnation, kind.name_class())).map_or(0, |highest| highest + 1).saturating_add(beyond);
             let mut from = 0;
             while from < end && !unexpected.is_empty() {
                 let to = end.min(from + STRIDE);
@@ -208,7 +207,7 @@ async fn identify(
                         let met = unexpected.get(&inventory::short(&name)).is_some_and(|(listed, _)| *listed == name);
                         if met && let Some((name, size)) = unexpected.remove(&inventory::short(&name)) {
                             places.push((place, name, size));
-                            end = end.max(counter.saturating_add(BEYOND));
+                            end = end.max(counter.saturating_add(beyond));
                         }
                     }
                 });
