@@ -29,6 +29,10 @@ campaign FROM TO *STEPS:
 kills COUNT:
     DIASPORE_KILLS={{COUNT}} cargo test --locked --package diaspore-tests --test it -- kill
 
+# Mutation testing of commit, placement, collection and recovery: every test meets every change it reaches (hours on two cores).
+mutants *ARGS:
+    cargo xtask mutants {{ARGS}}
+
 # The block format on the reference engines alone.
 reference:
     cargo test --locked --package diaspore-block --no-default-features

@@ -1,5 +1,6 @@
-//! Chores of the workspace that a plain Rust installation can run: `cargo xtask tidy`.
+//! Chores of the workspace that a plain Rust installation can run: `cargo xtask tidy`, `cargo xtask mutants`.
 
+mod mutants;
 mod tidy;
 
 use std::io::Write;
@@ -10,8 +11,15 @@ fn main() -> ExitCode {
     let chore = std::env::args().nth(1);
     match chore.as_deref() {
         Some("tidy") => report(&tidy::run(root())),
+        Some("mutants") => match mutants::run(root(), &std::env::args().skip(2).collect::<Vec<_>>()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("error: {error}"));
+                ExitCode::FAILURE
+            }
+        },
         other => {
-            say(&format!("error: no chore named {:?}\nhint: cargo xtask tidy", other.unwrap_or("")));
+            say(&format!("error: no chore named {:?}\nhint: cargo xtask tidy, cargo xtask mutants", other.unwrap_or("")));
             ExitCode::from(2)
         }
     }

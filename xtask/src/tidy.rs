@@ -5,6 +5,8 @@
 mod layers;
 mod sources;
 
+pub(crate) use sources::files;
+
 use std::path::Path;
 
 /// All findings, in a stable order; an error means that the check itself could not run.
@@ -16,6 +18,6 @@ pub(crate) fn run(root: &Path) -> Result<Vec<String>, String> {
 }
 
 /// A file of the workspace as text.
-fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

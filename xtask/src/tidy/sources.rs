@@ -43,7 +43,7 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {
 }
 
 /// Tracked files and new ones that are not ignored, relative to the root.
-fn files(root: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn files(root: &Path) -> Result<Vec<PathBuf>, String> {
     let output = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
         .current_dir(root)
