@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha12Rng;
-
 /// Content of a blob, reproduced from its seed wherever bytes are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
@@ -18,12 +15,12 @@ pub struct Value {
 impl Value {
     /// The bytes: half of the values are random, the other half compressible text.
     pub fn bytes(self) -> Vec<u8> {
-        let mut rng = ChaCha12Rng::seed_from_u64(self.seed);
         let mut bytes = vec![0_u8; self.len];
-        rng.fill_bytes(&mut bytes);
+        blake3::Hasher::new().update(&self.seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
         if self.seed.is_multiple_of(2) {
+            // One of four letters each.
             for byte in &mut bytes {
-                *byte = b'a' + (*byte & 3);
+                *byte = b'`' | (*byte & 3);
             }
         }
         bytes
