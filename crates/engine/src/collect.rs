@@ -3,10 +3,10 @@
 //!
 //! `keep` is what must be left alone, `mark` what is alive, `choose` what is worth it, `empty` moves, `sweep` deletes.
 
-mod allowance;
+pub(crate) mod allowance;
 mod choose;
 mod empty;
-mod inventory;
+pub(crate) mod inventory;
 mod keep;
 mod mark;
 mod orphans;

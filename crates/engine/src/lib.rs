@@ -7,7 +7,7 @@
 //! - [`world`]: time, randomness and processor time as arguments.
 //! - `commit`: group commit, the window, release in order. `scatter`: shards onto distinct domains. `settle`: the missing rest.
 //! - `checkpoint`: the log in a compacted form. `claim`, `fence`, `reconcile`: who writes, and where the log ends. `layout`, `succession`: writing on with fewer domains.
-//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened. `losses`: what cannot be read.
+//! - `namespace`, `blob`, `upload`, `read`: what callers do. `audit`, `status`, `history`: what happened. `losses`: what cannot be read. `salvage`: copying out what still can, with no writer.
 //! - `scrub`: whether what is stored is still there and right. `modes`: how each provider is to be used.
 
 pub mod api;
@@ -37,6 +37,7 @@ mod prober;
 mod read;
 mod reconcile;
 mod relocate;
+mod salvage;
 mod scatter;
 mod scrub;
 mod settle;
@@ -59,5 +60,6 @@ pub use history::{Counts, History};
 pub use keyring::{Unanswered, new_keyring};
 pub use losses::{Losses, LostBlock, UnreadableBlob};
 pub use relocate::{Errand, EvacuateAsked, Evacuated, Rebalanced, Relocated, RelocationState};
+pub use salvage::{Salvage, SalvageBlob, SalvageCursor, Salvaged, Shortfall, Unmapped};
 pub use scrub::{Audits, Census, DrillReport, DrilledSet, Integrity, ProviderCensus, ScrubReport};
 pub use settle::SettleReport;

@@ -94,7 +94,7 @@ pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Losses, Error> {
 }
 
 /// Distinct shards of this very block that providers show.
-async fn count(shared: &Shared, entry: BlockEntry) -> (BlockEntry, u8) {
+pub(crate) async fn count(shared: &Shared, entry: BlockEntry) -> (BlockEntry, u8) {
     let facts = &entry.facts;
     let seen = survey(shared, Place::of(facts), Depth::Header, None).await.seen;
     let own = seen.iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash);

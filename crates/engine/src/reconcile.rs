@@ -1,10 +1,11 @@
 //! Start = reconcile (PROTOCOL rules 5 to 11): claim; wait out leases; list claims again; find the end of the log; carry the
 //! tail over; decide; only then serve.
 
-mod base;
+pub(crate) mod base;
 mod chain;
 mod decide;
-mod position;
+pub(crate) mod position;
+pub(crate) mod remains;
 mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,11 @@ pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
 fn idle(ground: Ground, stage: Stage) -> Arc<Shared> {
     let writer = Writer { incarnation: IncarnationId::NIL, epoch: Epoch(0) };
     assemble(ground, (writer, None), Fence::none(), stage)
+}
+
+/// An engine that reads what its ledger knows, and whose ledger nobody claims anything for.
+pub(crate) fn reader(ground: Ground, why: &str) -> Arc<Shared> {
+    idle(ground, Stage::ReadOnly(why.to_owned()))
 }
 
 fn assemble(ground: Ground, writer: (Writer, Option<Layout>), fence: Fence, stage: Stage) -> Arc<Shared> {

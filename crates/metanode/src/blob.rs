@@ -5,6 +5,7 @@ mod transfer;
 mod tree;
 mod wire;
 
+pub(crate) use address::file_of;
 pub(crate) use tree::{Folder, PutFile};
 use wire::{Buckets, Entry};
 

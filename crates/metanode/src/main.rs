@@ -29,6 +29,7 @@ mod providers;
 mod quickstart;
 mod recovered;
 mod relocate;
+mod salvage;
 mod secret;
 mod service;
 mod telemetry;

@@ -24,7 +24,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{credentials, history, init, secret, upkeep};
+use crate::{credentials, history, init, salvage, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -96,6 +96,9 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
 /// `storage distributed recover`.
 pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     let (home, config, parts) = prepare(global, &flags.listen)?;
+    if let Some(folder) = &flags.salvage {
+        return Box::pin(salvage::run(global, &parts, folder)).await;
+    }
     let listener = if flags.serve { Some(listen(config.service.address()).await?) } else { None };
     home.create()?;
     let keyring = find_keyring(&parts).await?;

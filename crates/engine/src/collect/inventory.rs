@@ -12,7 +12,7 @@ use super::allowance::Allowance;
 use crate::api::Error;
 use crate::coded::address_of;
 use crate::namespace::local;
-use crate::shared::Shared;
+use crate::shared::{Ground, Shared};
 use crate::world::cpu;
 
 /// Objects listed in one go. A provider with more is listed folder by folder, and what lies outside our folders is not counted then.
@@ -63,7 +63,7 @@ impl Index {
 }
 
 /// The first 8 bytes of a shard's name.
-pub(super) fn short(name: &ObjectName) -> u64 {
+pub(crate) fn short(name: &ObjectName) -> u64 {
     let digits = name.as_str().bytes().filter(|byte| *byte != b'/').take(16);
     digits.fold(0, |value, digit| value << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0)))
 }
@@ -86,17 +86,17 @@ pub(crate) enum Listed {
 /// # Errors
 /// When it does not answer.
 pub(crate) async fn list(
-    shared: &Shared,
+    ground: &Ground,
     provider: &ProviderId,
     index: &Index,
     allowance: &Allowance,
     mut visit: impl FnMut(&str, u64, Listed),
 ) -> Result<bool, ProviderError> {
-    let control = control_prefixes(shared, provider);
+    let control = control_prefixes(ground, provider);
     let mut show = |path: &str, size: u64| visit(path, size, classify(path, &control, index));
     let deadline = Deadline::control().times(PATIENCE);
     allowance.take(AT_ONCE / 1000).await;
-    let all = shared.fleet.list(provider, "", AT_ONCE, deadline).await?;
+    let all = ground.fleet.list(provider, "", AT_ONCE, deadline).await?;
     if all.len() < AT_ONCE {
         for (path, size) in &all {
             show(path, *size);
@@ -108,7 +108,7 @@ pub(crate) async fn list(
         (0..256).map(|folder| format!("{folder:02x}")).chain(control.iter().map(|prefix| prefix.trim_end_matches('/').to_owned()));
     for folder in folders {
         allowance.take(1).await;
-        let some = shared.fleet.list(provider, &folder, MOST_IN_FOLDER, deadline).await?;
+        let some = ground.fleet.list(provider, &folder, MOST_IN_FOLDER, deadline).await?;
         for (path, size) in &some {
             show(path, *size);
         }
@@ -116,9 +116,9 @@ pub(crate) async fn list(
     Ok(false)
 }
 
-fn control_prefixes(shared: &Shared, provider: &ProviderId) -> Vec<String> {
-    let names = [shared.names.claim_prefix(provider.as_str()), shared.names.head_prefix(provider.as_str())];
-    names.into_iter().chain(shared.collector.keyring_prefix(provider)).collect()
+fn control_prefixes(ground: &Ground, provider: &ProviderId) -> Vec<String> {
+    let names = [ground.names.claim_prefix(provider.as_str()), ground.names.head_prefix(provider.as_str())];
+    names.into_iter().chain(ground.collector.keyring_prefix(provider)).collect()
 }
 
 fn classify(path: &str, control: &[String], index: &Index) -> Listed {

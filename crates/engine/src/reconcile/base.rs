@@ -68,8 +68,7 @@ pub(super) async fn catch_up(ground: &Ground, claimed: &Claimed, evidence: &Evid
     if standing(ground)?.0 {
         // Whatever was begun with is gone. The log may be there from its first record on.
         tracing::warn!("no compacted log can be installed: the log is read from its beginning");
-        install(ground, BaseStep::Begin)?;
-        install(ground, BaseStep::End { covers: Seq(0), log: LogHead { size: 0, root: empty_root() } })?;
+        begin_anew(ground)?;
     }
     Ok(Ok(witnesses))
 }
@@ -111,26 +110,67 @@ async fn try_one(ground: &Ground, claimed: &Claimed, evidence: &Evidence, head: 
             Err(why) => return Ok(Tried::Useless(why)),
         }
     }
+    Ok(match install_root(ground, &root).await? {
+        Ok(()) => Tried::Installed,
+        Err(why) => Tried::Useless(why),
+    })
+}
+
+/// Installs what a root lists in place of what the ledger holds; why not, when that cannot be had.
+async fn install_root(ground: &Ground, root: &CompactedRoot) -> Result<Result<(), String>, Error> {
     tracing::info!(covers = root.covers.0, parts = root.parts.len(), "installing a compacted log");
     install(ground, BaseStep::Begin)?;
-    let parts = stream::iter(0..root.parts.len()).map(|at| part_at(ground, &root, at));
+    let parts = stream::iter(0..root.parts.len()).map(|at| part_at(ground, root, at));
     let mut parts = std::pin::pin!(parts.buffered(AHEAD));
     while let Some(part) = parts.next().await {
         match part {
             Ok(plain) => {
                 if let Some(why) = unless_damaged(ground, BaseStep::Rows(Bytes::from(plain)))? {
-                    return Ok(Tried::Useless(why));
+                    return Ok(Err(why));
                 }
             }
-            Err(why) => return Ok(Tried::Useless(why)),
+            Err(why) => return Ok(Err(why)),
         }
     }
     let log = LogHead { size: root.log_size, root: root.log_root };
     if let Some(why) = unless_damaged(ground, BaseStep::End { covers: root.covers, log })? {
-        return Ok(Tried::Useless(why));
+        return Ok(Err(why));
     }
     cpu(|| ground.ledger.sync().and_then(|()| ground.ledger.flush_view())).map_err(local)?;
-    Ok(Tried::Installed)
+    Ok(Ok(()))
+}
+
+/// Installs the newest compacted log above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
+/// a log whose decisions are gone. Gives what heads witness as acknowledged.
+pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Seq, Error> {
+    let announced = heads::find(ground).await;
+    let mut begun = false;
+    for head in &announced.heads {
+        if !standing(ground)?.0 && head.covers <= standing(ground)?.1 {
+            break;
+        }
+        match read::root(ground, &head.root).await {
+            Ok(root) if root.covers == head.covers && admits(&root) => {
+                begun = true;
+                match install_root(ground, &root).await? {
+                    Ok(()) => break,
+                    Err(why) => tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over"),
+                }
+            }
+            Ok(_) => tracing::warn!(covers = head.covers.0, "a compacted log is no part of what is left of the log"),
+            Err(why) => tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over"),
+        }
+    }
+    if begun && standing(ground)?.0 {
+        begin_anew(ground)?;
+    }
+    Ok(announced.heads.iter().map(|head| head.acked_through).max().unwrap_or_default())
+}
+
+/// An empty state, for a log that is read from its first record on.
+fn begin_anew(ground: &Ground) -> Result<(), Error> {
+    install(ground, BaseStep::Begin)?;
+    install(ground, BaseStep::End { covers: Seq(0), log: LogHead { size: 0, root: empty_root() } })
 }
 
 async fn part_at(ground: &Ground, root: &CompactedRoot, at: usize) -> Result<Vec<u8>, String> {

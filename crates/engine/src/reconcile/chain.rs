@@ -102,7 +102,7 @@ pub(super) async fn subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Op
 ///
 /// Such a subject is only replayed up to the end that the decision names: what cannot be read there is missing and never void, whatever
 /// its claim said. Its k floor is the smallest of the format all the same, so that nothing follows from silence.
-async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subject {
+pub(super) async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subject {
     let known = if book.is_listed(rank) { subject(ground, book, rank).await } else { None };
     known.unwrap_or_else(|| Subject {
         incarnation: rank.1,
@@ -354,7 +354,7 @@ impl Reading {
 }
 
 /// The decision among a block's records, and whose it is.
-fn decision_in(ground: &Ground, found: &Found) -> Result<Option<(IncarnationId, Decision)>, Error> {
+pub(super) fn decision_in(ground: &Ground, found: &Found) -> Result<Option<(IncarnationId, Decision)>, Error> {
     Ok(found.records(ground)?.into_iter().find_map(|record| {
         let writer = IncarnationId::from_bytes(*record.subject().as_bytes());
         match record.into_parts().2 {

@@ -20,15 +20,15 @@ use crate::world::cpu;
 
 /// An incarnation under judgement.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
-    pub(super) incarnation: IncarnationId,
+pub(crate) struct Subject {
+    pub(crate) incarnation: IncarnationId,
     /// Smallest k it may have used: what may be concluded from absence rests on it.
-    pub(super) k_floor: u8,
+    pub(crate) k_floor: u8,
     /// The k it used as a rule: how many shards a replay asks for at first.
-    pub(super) usual_k: u8,
-    pub(super) window: u64,
+    pub(crate) usual_k: u8,
+    pub(crate) window: u64,
     /// Domains that may hold its commit blocks, as its claim names them; all configured ones when the claim is not at hand.
-    pub(super) homes: Option<BTreeSet<FailureDomain>>,
+    pub(crate) homes: Option<BTreeSet<FailureDomain>>,
 }
 
 impl Subject {
@@ -42,25 +42,25 @@ impl Subject {
 
 /// A block of the log whose content is at hand.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) manifest: Manifest,
+pub(crate) struct Found {
+    pub(crate) manifest: Manifest,
     roots: Vec<Hash32>,
     payload: Vec<u8>,
     /// Where its shards were seen.
     stored: Vec<(u8, ProviderId)>,
     /// Distinct domains among them.
-    pub(super) domains: usize,
+    pub(crate) domains: usize,
     /// Asking ended before every domain had answered.
-    pub(super) partial: bool,
+    pub(crate) partial: bool,
 }
 
 impl Found {
-    pub(super) fn seq(&self) -> Seq {
+    pub(crate) fn seq(&self) -> Seq {
         self.manifest.log.seq
     }
 
     /// The records and chunks it carries.
-    pub(super) fn body(&self, ground: &Ground) -> Result<diaspore_block::commit::OpenedCommit, Error> {
+    pub(crate) fn body(&self, ground: &Ground) -> Result<diaspore_block::commit::OpenedCommit, Error> {
         cpu(|| CommitBody::open(&self.manifest, &self.payload, &ground.keys)).map_err(|error| {
             let message = format!("commit block {} is authentic but does not open: {error}", self.seq());
             Error::caused(ErrorKind::RefusedState, message, error)
@@ -68,12 +68,12 @@ impl Found {
     }
 
     /// Its records in order.
-    pub(super) fn records(&self, ground: &Ground) -> Result<Vec<Record>, Error> {
+    pub(crate) fn records(&self, ground: &Ground) -> Result<Vec<Record>, Error> {
         Ok(self.body(ground)?.body.records().to_vec())
     }
 
     /// As the ledger takes it.
-    pub(super) fn applied(&self, ground: &Ground) -> Result<AppliedBlock, Error> {
+    pub(crate) fn applied(&self, ground: &Ground) -> Result<AppliedBlock, Error> {
         let opened = self.body(ground)?;
         let mut facts = facts_of(&self.manifest, &self.roots, opened.sections);
         let placement = |(shard, home): &(u8, ProviderId)| Placement { shard: *shard, provider: home.to_string(), acked: true };
@@ -87,7 +87,7 @@ impl Found {
         })
     }
 
-    fn from_journal(ground: &Ground, issued: &IssuedBlock) -> Option<Self> {
+    pub(crate) fn from_journal(ground: &Ground, issued: &IssuedBlock) -> Option<Self> {
         let encoded: &[u8; MANIFEST_LEN] = issued.manifest.first_chunk()?;
         let manifest = Manifest::decode(encoded).ok()?;
         let signed = cpu(|| SignedBlock::from_issued(&manifest, issued.payload.to_vec(), &ground.keys.identity)).ok()?;
@@ -122,7 +122,7 @@ impl Found {
     }
 
     /// Asks every domain, so that `domains` is what rule 10 wants to know.
-    pub(super) async fn count_domains(&mut self, ground: &Ground) {
+    pub(crate) async fn count_domains(&mut self, ground: &Ground) {
         if self.partial {
             let at = self.manifest.position;
             let place = Place { kind: at.kind, incarnation: at.incarnation, counter: at.counter, attempt: at.attempt };
@@ -135,7 +135,7 @@ impl Found {
 
 /// What rule 8 says about a position.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Its content is at hand.
     Readable(Box<Found>),
     /// Provably never acknowledged.
@@ -158,16 +158,16 @@ pub(super) enum Verdict {
 
 /// The evidence to judge by.
 #[derive(Debug)]
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     /// Domains the operator declared lost.
-    pub(super) lost: BTreeSet<FailureDomain>,
+    pub(crate) lost: BTreeSet<FailureDomain>,
     /// Issued blocks that the journal still holds.
-    pub(super) held: BTreeMap<(IncarnationId, Counter), Vec<IssuedBlock>>,
+    pub(crate) held: BTreeMap<(IncarnationId, Counter), Vec<IssuedBlock>>,
 }
 
 /// How thoroughly to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Care {
+pub(crate) enum Care {
     /// k shards of attempt 0 are enough.
     Replay,
     /// Every domain is asked.
@@ -175,8 +175,13 @@ pub(super) enum Care {
 }
 
 impl Evidence {
+    /// Nothing but what providers show.
+    pub(crate) const fn nothing() -> Self {
+        Self { lost: BTreeSet::new(), held: BTreeMap::new() }
+    }
+
     /// Judges one position.
-    pub(super) async fn judge(&self, ground: &Ground, subject: &Subject, counter: Counter, care: Care) -> Result<Verdict, Error> {
+    pub(crate) async fn judge(&self, ground: &Ground, subject: &Subject, counter: Counter, care: Care) -> Result<Verdict, Error> {
         let mut journal = self
             .held
             .get(&(subject.incarnation, counter))

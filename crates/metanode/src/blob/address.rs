@@ -91,7 +91,7 @@ pub(super) fn key_of(prefix: &[u8], relative: &Path) -> Vec<u8> {
 }
 
 /// Where a key lands below a folder; `None` when it would leave the folder or cannot be a file name.
-pub(super) fn file_of(folder: &Path, relative: &[u8]) -> Option<PathBuf> {
+pub(crate) fn file_of(folder: &Path, relative: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(relative));
     let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     // `components` forgives doubled and closing slashes, which would let two keys meet in one file.

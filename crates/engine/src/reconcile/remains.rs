@@ -1,0 +1,256 @@
+//! What is left of a log that cannot be followed from decision to decision any more.
+//!
+//! One verified header of any of its blocks tells which sequence an incarnation began with, since the index of a block in its incarnation
+//! has no gaps. From there on every position has its writers: the newest incarnation that had begun by then, and below its decision also
+//! those before it, of whose blocks it carried copies. Whether a block that is found continues the log is not concluded from this: its
+//! manifest states the root of the log behind it, and that must be the one that the leaves before it give.
+
+use std::collections::BTreeSet;
+
+use diaspore_block::id::{Attempt, Counter, IncarnationId, Seq};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::record::Decision;
+use diaspore_policy::ProviderId;
+
+use super::chain::{decided_subject, decision_in, subject};
+use super::position::{Care, Evidence, Found, Subject, Verdict};
+use crate::api::Error;
+use crate::claim::{ClaimBook, Rank};
+use crate::collect::allowance::Allowance;
+use crate::collect::inventory::{self, Index, Listed, short};
+use crate::shards::{Depth, Place, survey};
+use crate::shared::Ground;
+use crate::world::cpu;
+
+/// Counters tried beyond the last one of an incarnation whose name a listing shows.
+const BEYOND: u64 = 1 << 12;
+/// Visible blocks that are asked for their header until one tells where its incarnation began.
+const GLIMPSES: usize = 64;
+
+/// One incarnation that left something.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) rank: Rank,
+    pub(crate) subject: Subject,
+    /// Sequence of its first block.
+    pub(crate) first: Seq,
+    /// Sequence of its decision, if any header of it is left.
+    pub(crate) decided_at: Option<Seq>,
+    /// The decision, if it can be read.
+    pub(crate) decision: Option<Decision>,
+    /// Sequence of its last block of which anything is visible.
+    pub(crate) last: Seq,
+}
+
+/// What stands at a position.
+#[derive(Debug)]
+pub(crate) enum Spot {
+    /// A block that can be read.
+    Found(Box<Found>),
+    /// Nothing that can be read.
+    Gap,
+}
+
+/// Names of objects that listings show, by their first 8 bytes, with their lengths. A hint about where to look, no more.
+#[derive(Debug, Default)]
+pub(crate) struct Hints(Vec<(ProviderId, Vec<(u64, u64)>)>);
+
+impl Hints {
+    /// Lists every provider that answers.
+    pub(crate) async fn gather(ground: &Ground) -> Self {
+        let mut all = Vec::new();
+        for spec in ground.fleet.providers() {
+            let mut names = Vec::new();
+            let note = |_: &str, size, what| {
+                if let Listed::Unexpected(name) = what {
+                    names.push((short(&name), size));
+                }
+            };
+            if inventory::list(ground, &spec.id, &Index::none(), &Allowance::free(), note).await.is_ok() {
+                names.sort_unstable();
+                all.push((spec.id.clone(), names));
+            }
+        }
+        Self(all)
+    }
+
+    /// Length of the object of this place at each provider that lists one.
+    pub(crate) fn sizes(&self, ground: &Ground, place: Place) -> impl Iterator<Item = u64> {
+        self.0.iter().filter_map(move |(provider, names)| {
+            let key = short(&ground.names.shard(&place.at(provider.as_str())));
+            let at = names.partition_point(|(name, _)| *name < key);
+            names.get(at).filter(|(name, _)| *name == key).map(|(_, size)| *size)
+        })
+    }
+
+    /// Objects that have the shape of our shards, at all providers together.
+    pub(crate) fn objects(&self) -> u64 {
+        self.0.iter().map(|(_, names)| names.len() as u64).sum()
+    }
+
+    /// Counters of an incarnation whose names are listed anywhere, from `from` on until a long stretch shows none.
+    pub(crate) fn counters(&self, ground: &Ground, kind: BlockKind, incarnation: IncarnationId, from: u64) -> Vec<u64> {
+        if self.0.iter().all(|(_, names)| names.is_empty()) {
+            return Vec::new();
+        }
+        cpu(|| {
+            let (mut found, mut counter, mut end) = (Vec::new(), from, from.saturating_add(BEYOND));
+            while counter < end {
+                let place = Place { kind, incarnation, counter: Counter(counter), attempt: Attempt(0) };
+                if self.sizes(ground, place).next().is_some() {
+                    found.push(counter);
+                    end = counter.saturating_add(BEYOND);
+                }
+                counter += 1;
+            }
+            found
+        })
+    }
+}
+
+/// What is left.
+#[derive(Debug, Default)]
+pub(crate) struct Remains {
+    /// Oldest first.
+    pub(crate) writers: Vec<Writer>,
+    /// Incarnations with a claim and nothing else that is visible.
+    pub(crate) empty: Vec<Rank>,
+    /// The highest sequence that any header says was acknowledged.
+    pub(crate) marks: Seq,
+}
+
+impl Remains {
+    /// Looks at every incarnation that `book` knows, except `own`. Look from counter 0 and from where `covered` ends in each.
+    pub(crate) async fn find(
+        ground: &Ground,
+        book: &ClaimBook,
+        evidence: &Evidence,
+        hints: &Hints,
+        (own, covered): (Option<Rank>, Seq),
+    ) -> Result<Self, Error> {
+        let mut remains = Self::default();
+        for rank in book.ranks().into_iter().filter(|rank| own != Some(*rank)) {
+            let known = subject(ground, book, rank).await;
+            let subject = match known {
+                Some(subject) => subject,
+                None => decided_subject(ground, book, rank).await,
+            };
+            match remains.writer(ground, evidence, hints, (rank, subject), covered).await? {
+                Some(writer) => remains.writers.push(writer),
+                None => remains.empty.push(rank),
+            }
+        }
+        // What a later decision passed over never was part of the log.
+        let passed: BTreeSet<IncarnationId> = remains
+            .writers
+            .iter()
+            .filter_map(|writer| writer.decision.as_ref())
+            .flat_map(|decision| decision.passed_over.clone())
+            .collect();
+        remains.writers.retain(|writer| !passed.contains(&writer.rank.1));
+        Ok(remains)
+    }
+
+    async fn writer(
+        &mut self,
+        ground: &Ground,
+        evidence: &Evidence,
+        hints: &Hints,
+        (rank, subject): (Rank, Subject),
+        covered: Seq,
+    ) -> Result<Option<Writer>, Error> {
+        let held = evidence.held.keys().filter(|(holder, _)| *holder == rank.1).map(|(_, counter)| counter.0);
+        let mut counters: BTreeSet<u64> = (0..=subject.window).chain(held).collect();
+        counters.extend(hints.counters(ground, BlockKind::Commit, rank.1, 0));
+        let (mut first, mut last, mut decided_at) = (None, 0, None);
+        let mut later: Vec<u64> = Vec::new();
+        for counter in counters.iter().copied().take(GLIMPSES) {
+            let Some((seq, kind, acked)) = glimpse(ground, evidence, rank.1, Counter(counter)).await else { continue };
+            self.marks = self.marks.max(acked);
+            let begins = seq.0.saturating_sub(counter);
+            if first.is_none() && covered.0 > begins {
+                later = hints.counters(ground, BlockKind::Commit, rank.1, covered.0 - begins);
+            }
+            first.get_or_insert(begins);
+            last = last.max(counter);
+            if kind == BlockKind::Decision {
+                decided_at.get_or_insert(seq);
+            }
+            if decided_at.is_some() && counter > subject.window {
+                break;
+            }
+        }
+        let Some(first) = first else { return Ok(None) };
+        // The newest headers speak of the most.
+        counters.extend(later);
+        for counter in counters.iter().rev().copied().filter(|counter| *counter > last).take(GLIMPSES).collect::<Vec<_>>() {
+            if let Some((_, _, acked)) = glimpse(ground, evidence, rank.1, Counter(counter)).await {
+                self.marks = self.marks.max(acked);
+                last = last.max(counter);
+            }
+        }
+        let decision = match decided_at {
+            Some(at) => match evidence.judge(ground, &subject, Counter(at.0 - first), Care::Replay).await? {
+                Verdict::Readable(found) => decision_in(ground, &found)?.map(|(_, decision)| decision),
+                Verdict::Unacknowledged { .. } | Verdict::Undetermined { .. } => None,
+            },
+            None => None,
+        };
+        Ok(Some(Writer { rank, subject, first: Seq(first), decided_at, decision, last: Seq(first + last) }))
+    }
+
+    /// The last sequence of which anything is left, or said to have been acknowledged.
+    pub(crate) fn last(&self) -> Seq {
+        self.writers.iter().map(|writer| writer.last).max().unwrap_or_default().max(self.marks)
+    }
+
+    /// Whether a state that `writer` left at `seq` may be part of the log, as far as anything that is left tells.
+    pub(crate) fn admits(&self, writer: IncarnationId, seq: Seq) -> bool {
+        let Some(at) = self.writers.iter().position(|known| known.rank.1 == writer) else {
+            // Its own blocks are gone. It was there, or nobody could have compacted its log.
+            return self.writers.iter().all(|other| other.first > seq || other.last <= seq);
+        };
+        self.writers.iter().skip(at + 1).all(|later| later.first > seq)
+    }
+
+    /// Who may have written the block at `seq`, newest first.
+    fn candidates(&self, seq: Seq) -> impl Iterator<Item = &Writer> {
+        let mut done = false;
+        self.writers.iter().rev().filter(move |writer| writer.first <= seq).take_while(move |writer| {
+            let take = !done;
+            // Only what lies before its decision was there before it.
+            done |= writer.decided_at.is_none_or(|decided| seq >= decided);
+            take
+        })
+    }
+
+    /// What stands at `seq`.
+    pub(crate) async fn look(&self, ground: &Ground, evidence: &Evidence, seq: Seq) -> Result<Spot, Error> {
+        for writer in self.candidates(seq) {
+            let counter = Counter(seq.0 - writer.first.0);
+            if let Verdict::Readable(found) = evidence.judge(ground, &writer.subject, counter, Care::Replay).await?
+                && found.seq() == seq
+            {
+                return Ok(Spot::Found(found));
+            }
+        }
+        Ok(Spot::Gap)
+    }
+}
+
+/// Sequence, kind and mark of a block, from one verified header of any attempt.
+async fn glimpse(ground: &Ground, evidence: &Evidence, incarnation: IncarnationId, counter: Counter) -> Option<(Seq, BlockKind, Seq)> {
+    if let Some(issued) = evidence.held.get(&(incarnation, counter)).and_then(|held| held.first())
+        && let Some(found) = Found::from_journal(ground, issued)
+    {
+        return Some((found.seq(), found.manifest.position.kind, found.manifest.log.acked_through));
+    }
+    for attempt in Attempt::all() {
+        let place = Place { kind: BlockKind::Commit, incarnation, counter, attempt };
+        if let Some(seen) = survey(ground, place, Depth::Header, Some(1)).await.seen.first() {
+            let manifest = seen.header.manifest();
+            return Some((manifest.log.seq, manifest.position.kind, manifest.log.acked_through));
+        }
+    }
+    None
+}
