@@ -1,5 +1,5 @@
 //! Mutation testing where a mutant costs a run, not a build:
-//! `cargo xtask mutants [--again] [--jobs N] [--budget SECONDS] [--sample N] [PATH..]`.
+//! `cargo xtask mutants [--again] [--unit] [--jobs N] [--budget SECONDS] [--sample N] [PATH..]`.
 //!
 //! Building this workspace takes longer than most of its tests, and a tool that builds per mutant would take days. So all mutants are compiled
 //! into one set of test binaries, each behind a switch that the environment sets (mutant schemata: Untch, Offutt, Harrold 1993). The sources
@@ -8,7 +8,7 @@
 //!
 //! A mutant counts as caught when a test fails twice or exceeds five times its usual time. The score is caught / compiled: those that no test
 //! reaches count as not caught, and those that mean the same as the original are not taken out. A row per mutant lies in `mutants/report.tsv`;
-//! with `--again` what it says was caught is believed and only the rest runs. `--budget` bounds the usual seconds of the tests that one mutant
+//! with `--again` what it says was caught is believed and only its other rows run. `--unit` leaves the integration tests out, `--budget` bounds the usual seconds of the tests that one mutant
 //! meets (60), `--sample` takes so many mutants by a fixed draw. Bodies of macros (`tokio::select!` above all), constants and patterns are not
 //! mutated, nor is what only prints.
 
@@ -38,7 +38,10 @@ const SUBJECTS: [&str; 9] = [
 
 /// What the command line asked for.
 struct Wish {
+    /// Only what the last report has, and of that only what was not caught.
     again: bool,
+    /// Without the integration tests.
+    unit: bool,
     jobs: usize,
     /// Usual seconds of the tests that one mutant meets at most.
     budget: f64,
@@ -63,15 +66,16 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let folder = target.join("mutants");
-    let known = if wish.again { caught_before(&folder.join("report.tsv"))? } else { BTreeMap::new() };
+    let known = if wish.again { Some(reported(&folder.join("report.tsv"))?) } else { None };
     let built = build::build(root, &folder, &wish.subjects)?;
     crate::say(&format!("mutants: {} compiled, {} not", built.mutants.len(), built.refused));
-    let mut tests = run::record(&built, &folder, wish.jobs)?;
+    let mut tests = run::record(&built, &folder, wish.jobs, wish.unit)?;
     let (mut rows, mut waiting) = (Vec::new(), Vec::new());
     for mutant in drawn(built.mutants, wish.sample) {
-        match known.get(&name(&mutant)) {
-            Some(by) => rows.push(Row { mutant, outcome: Outcome::Caught(by.clone()) }),
-            None => waiting.push(mutant),
+        match known.as_ref().map(|known| known.get(&name(&mutant))) {
+            Some(Some(Some(by))) => rows.push(Row { mutant, outcome: Outcome::Caught(by.clone()) }),
+            Some(None) => (),
+            Some(Some(None)) | None => waiting.push(mutant),
         }
     }
     // A row at a time, so that what was found is there when the run is broken off; in order once all are.
@@ -106,12 +110,13 @@ fn write(report: &Path, rows: &[Row]) -> Result<(), String> {
 }
 
 fn wish(arguments: &[String]) -> Result<Wish, String> {
-    let mut wish = Wish { again: false, jobs: 1, budget: 60.0, sample: None, subjects: Vec::new() };
+    let mut wish = Wish { again: false, unit: false, jobs: 1, budget: 60.0, sample: None, subjects: Vec::new() };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut number = || rest.next().and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| format!("{argument} needs a number"));
         match argument.as_str() {
             "--again" => wish.again = true,
+            "--unit" => wish.unit = true,
             "--jobs" => wish.jobs = number()?.max(1) as usize,
             "--budget" => wish.budget = f64::from(number()?),
             "--sample" => wish.sample = Some(number()? as usize),
@@ -127,22 +132,26 @@ fn name(mutant: &Mutant) -> Name {
     (format!("{}:{}:{} {}", mutant.file.display(), mutant.line, mutant.column, mutant.function), mutant.change.clone())
 }
 
-/// Mutants that an earlier report calls caught, and by what.
-fn caught_before(report: &Path) -> Result<BTreeMap<Name, String>, String> {
+/// The mutants of an earlier report, and by what they were caught.
+fn reported(report: &Path) -> Result<BTreeMap<Name, Option<String>>, String> {
     let text = std::fs::read_to_string(report).map_err(|error| format!("cannot read {}: {error}", report.display()))?;
     let row = |line: &str| match line.split('\t').collect::<Vec<_>>().as_slice() {
-        ["caught", place, change, by] => Some((((*place).to_owned(), (*change).to_owned()), (*by).to_owned())),
+        [outcome, place, change, by] => {
+            Some((((*place).to_owned(), (*change).to_owned()), (*outcome == "caught").then(|| (*by).to_owned())))
+        }
         _ => None,
     };
     Ok(text.lines().filter_map(row).collect())
 }
 
-/// A sample that is the same for the same mutants, spread by a hash of the number; all without a size.
+/// A sample that is the same for the same mutants, spread by a hash of their names (FNV-1a, mixed); all without a size.
 fn drawn(mut mutants: Vec<Mutant>, size: Option<usize>) -> Vec<Mutant> {
     if let Some(size) = size {
-        mutants.sort_by_key(|mutant| {
-            let mixed = u64::from(mutant.id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        mutants.sort_by_cached_key(|mutant| {
+            let (place, change) = name(mutant);
+            let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            let hash = place.bytes().chain(change.bytes()).fold(0xcbf2_9ce4_8422_2325, step);
+            (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
         });
         mutants.truncate(size);
     }

@@ -108,3 +108,18 @@ pub(crate) fn of_commit_blocks(shared: &Shared) -> Result<Geometry, Error> {
 fn plan(ground: &Ground, all: usize, healthy: usize) -> Result<GeometryPlan, Error> {
     plan_geometry(&ground.config.profile, all, healthy).map_err(|few| Error::new(ErrorKind::TooFewDomains, few.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_served_by_k_plus_one_of_its_own_domains() {
+        let domains = |names: &[&str]| names.iter().map(|name| FailureDomain::new(name)).collect::<BTreeSet<_>>();
+        let layout = Layout { geometry: Geometry::new(2, 4).unwrap(), members: domains(&["a", "b", "c", "d"]), full: true };
+        assert_eq!(layout.shortfall(&domains(&["a", "b", "x", "y"])), Some((2, 4, 3)), "strangers do not count");
+        assert!(!layout.is_served_by(&domains(&["a", "b", "x", "y"])));
+        assert_eq!(layout.shortfall(&domains(&["a", "b", "c"])), None);
+        assert!(layout.is_served_by(&domains(&["a", "b", "c"])));
+    }
+}

@@ -341,4 +341,12 @@ mod tests {
         let shown: Vec<(u8, &str, bool)> = all.iter().map(|place| (place.shard, place.provider.as_str(), place.acked)).collect();
         assert_eq!(shown, [(0, "a", true), (1, "b", false), (2, "c", true), (3, "e", false)]);
     }
+
+    /// Its home failed and a spare took it: an older name of the home sorts before the spare's, and the acknowledgement would be forgotten.
+    #[test]
+    fn where_a_shard_is_durable_comes_before_where_it_was_tried() {
+        let places = |list: &[(u8, &str)]| list.iter().map(|(shard, home)| (*shard, (*home).to_owned())).collect::<Vec<_>>();
+        let all = placements_of(&places(&[(0, "b")]), &places(&[(0, "a"), (0, "b"), (1, "b")]));
+        assert_eq!(all, [Placement { shard: 0, provider: "b".to_owned(), acked: true }]);
+    }
 }

@@ -58,14 +58,14 @@ impl Outcome {
 }
 
 /// Runs every test once with no mutant on. One that fails then is left out, and named.
-pub(crate) fn record(built: &Built, folder: &Path, jobs: usize) -> Result<Vec<Test>, String> {
+pub(crate) fn record(built: &Built, folder: &Path, jobs: usize, unit: bool) -> Result<Vec<Test>, String> {
     let mut tests = Vec::new();
     for (binary, home) in &built.binaries {
         let integration = binary.file_name().is_some_and(|name| name.to_string_lossy().starts_with("it-"));
         let listed = Command::new(binary).args(["--list", "--format", "terse"]).current_dir(home).output();
         let listed = listed.map_err(|error| format!("cannot run {}: {error}", binary.display()))?;
         for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.strip_suffix(": test")) {
-            let asked = !integration || INTEGRATION.iter().any(|module| name.split("::").next() == Some(module));
+            let asked = !integration || !unit && INTEGRATION.iter().any(|module| name.split("::").next() == Some(module));
             if asked {
                 let test = Test {
                     binary: binary.clone(),

@@ -166,4 +166,25 @@ mod tests {
         assert_eq!((cost.bytes_read, cost.bytes_written), (16_000_000, 10_000_000));
         assert_eq!(cost.microdollars, 3 * 5 + 3 + 1440, "6 reads are 2.4, rounded up with the writes");
     }
+
+    #[test]
+    fn prices_are_meant_figure_by_figure_and_nobody_is_free() {
+        let dear = Price { storage_gb_month: 30, write_million: 50, read_million: 70, egress_gb: 90, ..Price::default() };
+        let cheap = Price { storage_gb_month: 10, write_million: 20, read_million: 30, egress_gb: 40, ..Price::default() };
+        let both = mean(&[&dear, &cheap]);
+        assert_eq!((both.storage_gb_month, both.write_million, both.read_million, both.egress_gb), (20, 35, 50, 65));
+        assert_eq!(mean(&[]).storage_gb_month, 0);
+    }
+
+    #[test]
+    fn one_collection_empties_so_many_blocks_at_most() {
+        let most = u32::try_from(MOST_EMPTIED).unwrap();
+        let numbered = |number: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            Block { id: BlockId::from_bytes(id), ..block(0, 100_000) }
+        };
+        let chosen = sparse((0..=most).map(numbered).collect(), (1 << 50, 1 << 49), Bounds::default(), &Price::default());
+        assert_eq!(chosen.len(), MOST_EMPTIED);
+    }
 }

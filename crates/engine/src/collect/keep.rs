@@ -328,4 +328,13 @@ mod tests {
         drop(lease);
         assert!(keep.is_past(Seq(8)));
     }
+
+    #[test]
+    fn whoever_walks_over_everything_keeps_it_until_it_is_done() {
+        let keep = Keep::default();
+        let all = keep.hold_everything();
+        assert!(keep.begin_marking().nominate([block(1)]).blocks().is_empty());
+        drop(all);
+        assert_eq!(keep.begin_marking().nominate([block(1)]).blocks(), [block(1)]);
+    }
 }

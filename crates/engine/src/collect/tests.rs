@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use diaspore_block::id::{Seq, VersionId};
-use diaspore_block::record::{BlobPut, ChunkRef, Content};
+use diaspore_block::record::{BlobPut, ChunkRef, Content, Encoding};
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -13,6 +13,7 @@ use super::*;
 use crate::api::Precondition;
 use crate::api::{BodyStream, PutOptions};
 use crate::blob::tests::fixture::{Fixture, body, random, whole};
+use crate::commit::SmallChunk;
 
 const MIB: usize = 1 << 20;
 const NOW: Asked = Asked { now: true, max_dead_permille: None, dry_run: false };
@@ -486,4 +487,48 @@ async fn a_chunk_that_lies_twice_in_a_block_moves_once() {
     assert_eq!((again.sparse_blocks, again.moved_bytes, again.held_bytes), (0, 0, again.live_bytes), "{again:?}");
     fx.forget();
     assert!(fx.read(b"one").await.unwrap() == data && fx.read(b"two").await.unwrap() == data);
+}
+
+/// The list of a long blob is as alive as the chunks that it names, and goes wherever they go: here both lie in blocks that are emptied.
+#[tokio::test(start_paused = true)]
+async fn a_list_of_chunks_lives_and_moves_like_what_it_names() {
+    let fx = Fixture::start(5).await;
+    let data = random(3000, 42);
+    fx.put(b"piece", &data).await.unwrap();
+    let shared = fx.engine.shared();
+    let view = || shared.ledger.snapshot().unwrap();
+    let tenant = view().tenant_by_name("t").unwrap().unwrap().id;
+    let bucket = view().bucket(tenant, "bucket").unwrap().unwrap().id;
+    let encoded = Content::encode_list(&view().blob(bucket, b"piece").unwrap().unwrap().content.refs);
+    let id = shared.keys.tenant(tenant).unwrap().dedup.bucket(&bucket).chunk_id(&encoded);
+    let put = BlobPut {
+        bucket,
+        key: b"long".to_vec(),
+        version: VersionId::from_bytes([9; 16]),
+        size: data.len() as u64,
+        content_type: None,
+        metadata: Vec::new(),
+        sha256: None,
+        etag: [9; 16],
+        class: diaspore_block::record::Class::Quorum,
+        content: Content { depth: 1, refs: vec![ChunkRef { id, len: data.len() as u64 }] },
+        idempotency: None,
+    };
+    let plain_len = u32::try_from(encoded.len()).unwrap();
+    let list = SmallChunk { tenant, bucket, id, encoding: Encoding::Raw, plain_len, stored: encoded.into() };
+    let record = NewRecord::system(diaspore_block::record::Private::BlobPut(put)).within(tenant);
+    let request = CommitRequest { chunks: vec![list], ..CommitRequest::single(record, ()) };
+    shared.committer.submit(request, shared.answer_by()).await.unwrap();
+    fx.gone(b"piece").await;
+    for _ in 0..3 {
+        fx.settle().await;
+        fx.engine.checkpoint_log().await.unwrap();
+    }
+    let before = view().chunk(bucket, &id).unwrap().unwrap().block;
+    let moved = fx.collect(Asked { max_dead_permille: Some(0), ..NOW }).await;
+    assert!(moved.moved_bytes > data.len() as u64, "{moved:?}");
+    assert_ne!(view().chunk(bucket, &id).unwrap().unwrap().block, before);
+    fx.collect(NOW).await;
+    fx.forget();
+    assert_eq!(fx.read(b"long").await.unwrap(), data);
 }

@@ -58,4 +58,19 @@ mod tests {
         let later = now + Duration::from_secs(1);
         assert_eq!(bucket.wait(10, later, longest), Duration::ZERO);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_savings_nor_debts_exceed_one_burst() {
+        let now = Instant::now();
+        let longest = Duration::from_mins(1);
+        let mut bucket = Bucket::new(RequestBudget { burst: 10, sustained_per_second: 2 }, now);
+        let later = now + Duration::from_hours(1);
+        assert_eq!(bucket.wait(10, later, longest), Duration::ZERO);
+        assert_eq!(bucket.wait(11, later, longest), Duration::from_millis(500), "an hour of rest saves one burst");
+        bucket.spend(200, later);
+        assert_eq!(bucket.wait(2, later, longest), Duration::from_secs(6), "ten owed and two wanted at two a second");
+        assert_eq!(bucket.wait(2, later + Duration::from_secs(5), longest), Duration::from_secs(1));
+        let mut stopped = Bucket::new(RequestBudget { burst: 0, sustained_per_second: 0 }, now);
+        assert_eq!(stopped.wait(3, later, longest), Duration::from_secs(3), "no rate counts as one a second");
+    }
 }

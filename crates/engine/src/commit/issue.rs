@@ -291,3 +291,108 @@ fn fail_waiters(waiters: Vec<Waiter>, error: &Error) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diaspore_block::id::{Counter, IncarnationId, TenantId};
+    use diaspore_block::record::ServiceStopped;
+    use tokio::sync::oneshot;
+
+    use super::super::{CommitRequest, Committed, NewRecord};
+    use super::*;
+    use crate::blob::tests::fixture::Fixture;
+
+    type Answer = oneshot::Receiver<Result<Committed, Error>>;
+
+    fn waiting(cost: usize, records: usize, tenant: u8, expires: Instant) -> (Queued, Answer) {
+        let (answer, outcome) = oneshot::channel();
+        let record = || {
+            let stopped = ServiceStopped { incarnation: IncarnationId::from_bytes([1; 16]), reason: String::new() };
+            NewRecord::system(stopped).within(TenantId::from_bytes([tenant; 16]))
+        };
+        let request = CommitRequest { records: (0..records).map(|_| record()).collect(), ..CommitRequest::single(record(), ()) };
+        let room = Arc::new(Semaphore::new(0)).try_acquire_many_owned(0).unwrap();
+        (Queued { request, cost, answer, expires, _room: room }, outcome)
+    }
+
+    fn pending(queue: Vec<Queued>) -> Pending {
+        let mut pending = Pending { requests: VecDeque::new(), bytes: 0, permit: None, leaves: None, audit_due: None };
+        for queued in queue {
+            pending.push(queued);
+        }
+        pending
+    }
+
+    /// How many requests each block takes, of `limit` bytes.
+    fn batches(queue: Vec<Queued>, limit: usize) -> Vec<usize> {
+        let mut pending = pending(queue);
+        let mut sizes = Vec::new();
+        while !pending.requests.is_empty() {
+            sizes.push(pending.take_batch(limit).len());
+        }
+        assert_eq!(pending.bytes, 0);
+        sizes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_takes_what_fits_in_order_and_one_request_at_least() {
+        let later = Instant::now() + Duration::from_secs(1);
+        let of = |costs: &[(usize, usize)]| costs.iter().map(|(cost, records)| waiting(*cost, *records, 0, later).0).collect::<Vec<_>>();
+        assert_eq!(batches(of(&[(40, 1), (60, 1), (1, 1)]), 100), [2, 1]);
+        assert_eq!(batches(of(&[(400, 1), (60, 1), (41, 1)]), 100), [1, 1, 1], "one that is too large goes alone");
+        let half = MAX_RECORDS / 2;
+        assert_eq!(batches(of(&[(1, half - 1), (1, 1), (1, 1)]), 100), [2, 1], "half of all records leave room for notes");
+        let tenants = |count: usize| (0..count).map(|tenant| waiting(1, 1, u8::try_from(tenant).unwrap(), later).0).collect::<Vec<_>>();
+        assert_eq!(batches(tenants(SECTION_MARGIN + 1), 1 << 20), [SECTION_MARGIN, 1], "a section per tenant");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_expires_is_refused_and_what_does_not_stays() {
+        let now = Instant::now();
+        let (first, mut refused) = waiting(30, 1, 0, now);
+        let (second, mut stays) = waiting(50, 1, 0, now + Duration::from_millis(1));
+        let mut pending = pending(vec![first, second]);
+        pending.reject_expired(now);
+        assert_eq!(refused.try_recv().unwrap().unwrap_err().kind, ErrorKind::NotAccepted);
+        assert!(stays.try_recv().is_err(), "it has a millisecond left");
+        assert_eq!((pending.bytes, pending.requests.len()), (50, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_wakes_for_the_first_of_its_moments_and_never_for_one_that_is_past() {
+        let now = Instant::now();
+        let at = |millis| now + Duration::from_millis(millis);
+        let mut pending = pending(vec![waiting(1, 1, 0, at(30)).0]);
+        assert_eq!(pending.wake(now), Some(at(30)));
+        pending.audit_due = Some(at(20));
+        assert_eq!(pending.wake(now), Some(at(20)));
+        pending.leaves = Some(at(10));
+        assert_eq!(pending.wake(now), Some(at(10)));
+        pending.leaves = None;
+        assert_eq!(pending.wake(at(20)), Some(at(30)), "audit events that are due wait for a place");
+    }
+
+    /// One is pending, the other still in the queue.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_no_place_yet_when_the_engine_closes_is_refused_for_certain() {
+        let fx = Fixture::start(5).await;
+        let shared = fx.engine.shared();
+        let tip = Tip::behind(&shared.ledger.snapshot().unwrap(), Counter(0)).unwrap();
+        let (out, _in_flight) = mpsc::channel(1);
+        let issuer = Issuer { shared: Arc::clone(&shared), tip, notes: Arc::default(), window: Arc::new(Semaphore::new(0)), out };
+        let (queue, inbox) = mpsc::channel(2);
+        let later = Instant::now() + Duration::from_hours(1);
+        let (first, pending) = waiting(shared.config.limits.commit_bytes, 1, 0, later);
+        let (second, queued) = waiting(1, 1, 0, later);
+        let close = async {
+            assert!(queue.send(first).await.is_ok() && queue.send(second).await.is_ok());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(queue.capacity(), 1, "the second waits outside");
+            shared.close();
+        };
+        futures::join!(issuer.run(inbox), close);
+        for answer in [pending, queued] {
+            assert_eq!(answer.await.unwrap().unwrap_err().kind, ErrorKind::NotAccepted);
+        }
+    }
+}

@@ -191,4 +191,73 @@ mod tests {
         }
         assert!(counts.iter().all(|count| (2750..3250).contains(count)), "{counts:?}");
     }
+
+    fn named(name: &str) -> ProviderId {
+        ProviderId::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_doubtful_home_comes_after_every_healthy_spare() {
+        let mut rng = StdRng::seed_from_u64(4);
+        for _ in 0..20 {
+            let id = block(&mut rng);
+            let homes = Plan::draw(seats(&[true; 4]), 3, id).unwrap().homes();
+            let home = |of: u8| homes.iter().find(|(shard, _)| *shard == of).unwrap().1.clone();
+            let spare = (0..4).map(|at| named(&format!("p{at}"))).find(|name| homes.iter().all(|(_, home)| home != name)).unwrap();
+            let mut doubtful = seats(&[true; 4]);
+            doubtful.iter_mut().find(|seat| seat.provider == home(0)).unwrap().healthy = false;
+            let mut plan = Plan::resume(doubtful.clone(), 3, id, &[]);
+            assert_eq!(plan.spare(1), Some(home(1)));
+            assert_eq!(plan.spare(0), Some(spare));
+            assert_eq!(plan.spare(0), Some(home(0)), "it answers, and nobody else is left");
+            assert_eq!(plan.spare(0), None);
+            assert_eq!(plan.homes().len(), 3);
+            let mut plan = Plan::resume(doubtful, 3, id, &[]);
+            assert_eq!(plan.take(0, &home(0), true), None, "not healthy");
+            assert_eq!(plan.take(0, &home(0), false), Some(home(0)));
+            assert_eq!(plan.take(1, &home(0), false), None, "bound already");
+            assert_eq!(plan.take(1, &home(1), true), Some(home(1)));
+            assert_eq!(plan.take(1, &named("p9"), false), None);
+        }
+    }
+
+    #[test]
+    fn any_free_domain_is_a_healthy_one_that_the_caller_admits() {
+        let id = block(&mut StdRng::seed_from_u64(5));
+        let mut plan = Plan::resume(seats(&[true, false, true, true]), 4, id, &[(0, named("p0"))]);
+        let not_third = |name: &ProviderId| name.as_str() != "p3";
+        assert_eq!(plan.any(1, not_third), Some(named("p2")), "p0 is bound, p1 is down");
+        assert_eq!(plan.any(2, not_third), None);
+        assert_eq!(plan.any(2, |_| true), Some(named("p3")));
+        assert_eq!(plan.homes(), [(0, named("p0")), (1, named("p2")), (2, named("p3"))]);
+    }
+
+    #[test]
+    fn two_accounts_of_a_domain_are_one_place_and_weight_nought_is_none() {
+        let mut rng = StdRng::seed_from_u64(6);
+        for _ in 0..20 {
+            let mut shared = seats(&[true; 5]);
+            shared[1].domain = shared[0].domain.clone();
+            shared[4].weight = 0;
+            let mut plan = Plan::draw(shared.clone(), 3, block(&mut rng)).unwrap();
+            let homes = plan.homes();
+            assert_eq!(homes.len(), 3);
+            assert!(homes.iter().all(|(_, home)| home.as_str() != "p4"));
+            assert_eq!(homes.iter().filter(|(_, home)| ["p0", "p1"].contains(&home.as_str())).count(), 1);
+            assert!((0..3).all(|shard| plan.spare(shard).is_none()));
+            assert_eq!(plan.domain(&named("p1")), Some(&shared[0].domain));
+            assert_eq!(plan.domain(&named("p9")), None);
+            assert!(Plan::draw(shared, 4, block(&mut rng)).is_none());
+        }
+    }
+
+    #[test]
+    fn health_is_taken_over_and_who_is_gone_is_down() {
+        let mut plan = Plan::resume(seats(&[true, true, false]), 3, block(&mut StdRng::seed_from_u64(7)), &[]);
+        plan.refresh(&seats(&[true, false, true])[1..]);
+        assert_eq!(
+            plan.seats.iter().map(|seat| (seat.healthy, seat.alive)).collect::<Vec<_>>(),
+            [(false, false), (false, false), (true, true)]
+        );
+    }
 }
