@@ -260,4 +260,13 @@ mod tests {
             [(false, false), (false, false), (true, true)]
         );
     }
+
+    #[test]
+    fn where_nobody_else_is_left_a_shard_is_bound_to_a_home_that_is_down() {
+        let mut rng = StdRng::seed_from_u64(8);
+        for _ in 0..20 {
+            let homes = Plan::draw(seats(&[true, false, true]), 3, block(&mut rng)).unwrap().homes();
+            assert_eq!(homes.iter().map(|(shard, _)| *shard).collect::<std::collections::BTreeSet<_>>(), (0..3).collect());
+        }
+    }
 }
