@@ -117,8 +117,12 @@ fn a_full_disk_refuses_writes_keeps_reads_and_loses_nothing() {
     });
     let refused = refused.expect("the limit never showed");
     assert!(stored.len() > 3, "{refused:?}");
-    let detail = refused.problem(500, "local_store");
+    let detail = refused.problem(507, "insufficient_storage");
     assert!(detail.contains("full") && detail.contains("free space"), "{detail}");
+    let said = place.run("storage distributed status").exits(0).stdout;
+    assert!(said.contains("\nWrites: refused: ") && said.contains("disk is full"), "{said}");
+    let metrics = wire.send("GET", "/metrics", &[], b"").is(200).body;
+    assert!(String::from_utf8(metrics).unwrap().contains("\ndiaspore_writes_accepted 0\n"));
     for index in &stored {
         assert_eq!(wire.send("GET", &at(*index), &[], b"").is(200).body, noise(*index, 400_000));
     }

@@ -306,7 +306,9 @@ pub enum ErrorKind {
     IntegrityViolation,
     /// Start refused: fork, living foreign writer, acknowledged data missing (exit 78).
     RefusedState,
-    /// Local store: locked, full, newer schema, wrong key.
+    /// Not accepted: the service's own disk is full. Nothing happened; reads go on, and writes once there is room again.
+    InsufficientStorage,
+    /// Local store: locked, newer schema, wrong key, damaged.
     LocalStore,
     /// Anything else; a defect.
     Internal,
@@ -346,6 +348,7 @@ impl Error {
                 | ErrorKind::ReadOnly
                 | ErrorKind::DataUnavailable
                 | ErrorKind::IdempotencyInFlight
+                | ErrorKind::InsufficientStorage
         )
     }
 }

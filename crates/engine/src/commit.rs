@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, Seq, SubjectId, TenantId};
 use diaspore_block::record::{Class as RecordClass, Encoding, Outcome, Private, ServiceStopped};
+use diaspore_ledger::LedgerError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -226,7 +227,7 @@ pub(crate) fn unknown() -> Error {
 
 /// Notes the stop, which also waits for everything before it, and ends the tasks.
 pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
-    if shared.check_writable().is_err() {
+    if shared.stage.check_writable().is_err() {
         shared.close();
         return Ok(());
     }
@@ -236,7 +237,11 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
     let outcome = shared.committer.enqueue(CommitRequest::single(record, ()), shared.answer_by()).await;
     shared.close();
     let _ended = shared.wait_tasks(PATIENCE).await;
-    crate::world::cpu(|| shared.ledger.flush_view()).map_err(crate::namespace::local)?;
+    match crate::world::cpu(|| shared.ledger.flush_view()) {
+        // The journal has all of it; the next start makes the view.
+        Ok(()) | Err(LedgerError::Full) => {}
+        Err(error) => return Err(crate::namespace::local(error)),
+    }
     if let Err(error) = outcome {
         // The log needs no word of the stop: the next start finds its end as after a crash.
         tracing::warn!(%error, "stopped without a record of it");

@@ -23,7 +23,17 @@ const MAX_LABEL: usize = 128;
 
 /// What a failing local store means to a caller.
 pub(crate) fn local(error: LedgerError) -> Error {
+    if matches!(error, LedgerError::Full) {
+        return disk_full();
+    }
     Error::caused(ErrorKind::LocalStore, "the local store failed; see the service's log", error)
+}
+
+/// The refusal of every change while the disk is full.
+pub(crate) fn disk_full() -> Error {
+    let what =
+        "not accepted: the service's own disk is full; free space there: changes are taken again within seconds, reads go on meanwhile";
+    Error::new(ErrorKind::InsufficientStorage, what)
 }
 
 /// The newest state, if it may be shown.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use diaspore_block::id::{Seq, Timestamp};
 use diaspore_block::record::{Move, ShardsMoved};
+use diaspore_ledger::LedgerError;
 use diaspore_policy::ProviderId;
 use diaspore_provider::HealthState;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ use rate::Rate;
 const TICK: Duration = Duration::from_millis(500);
 /// How often the ledger's view is made durable.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How often a full disk is looked at.
+const ROOM: Duration = Duration::from_secs(1);
 /// First and longest pause after a failed repair of a block.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Blocks repaired at once.
@@ -118,7 +121,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             modes_at = Instant::now() + TICK;
         }
         take_suspects(&shared);
-        if let Err(error) = note_settled(&shared) {
+        if !shared.ledger.is_full()
+            && let Err(error) = note_settled(&shared)
+        {
             shared.stop(Fatal::Ledger(error.to_string()));
             return;
         }
@@ -165,22 +170,28 @@ fn take_suspects(shared: &Shared) {
     }
 }
 
-/// The background task that makes the ledger's view durable every few seconds, so that a start replays little.
+/// The background task that makes the ledger's view durable every few seconds, so that a start replays little, and notices when a full
+/// disk has room again.
 pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
-    while shared.rest(FLUSH).await {
-        match cpu(|| shared.ledger.flush_view()) {
-            Ok(()) | Err(diaspore_ledger::LedgerError::Full) => (),
+    let mut full = false;
+    while shared.rest(if full { ROOM } else { FLUSH }).await {
+        match cpu(|| shared.ledger.find_room().and_then(|found| if found { shared.ledger.flush_view() } else { Err(LedgerError::Full) })) {
+            Ok(()) if full => tracing::info!("the disk has room again: changes are taken"),
+            Ok(()) => (),
+            Err(LedgerError::Full) if full => (),
+            Err(LedgerError::Full) => tracing::error!("the disk is full: changes are refused until there is room, reads go on"),
             Err(error) => {
                 shared.stop(Fatal::JournalSync(error.to_string()));
                 return;
             }
         }
+        full = shared.ledger.is_full();
     }
 }
 
 /// Tells the ledger where the shards of blocks that became complete are: of those that were settled before in the log, as the map of the
 /// next recovery has to know it; a first settlement follows from the acknowledgements, which names alone find again.
-fn note_settled(shared: &Arc<Shared>) -> Result<(), diaspore_ledger::LedgerError> {
+fn note_settled(shared: &Arc<Shared>) -> Result<(), LedgerError> {
     let mut moves = Vec::new();
     for open in shared.settlement.take_settled() {
         if open.repair {
@@ -193,7 +204,11 @@ fn note_settled(shared: &Arc<Shared>) -> Result<(), diaspore_ledger::LedgerError
             continue;
         }
         let stored: Vec<(u8, String)> = open.stored.iter().map(|(shard, home)| (*shard, home.to_string())).collect();
-        cpu(|| shared.ledger.update_placement(open.facts.id, placements_of(&stored, &[])))?;
+        match cpu(|| shared.ledger.update_placement(open.facts.id, placements_of(&stored, &[]))) {
+            // It stays unsettled until there is room to say so.
+            Err(LedgerError::Full) => shared.settlement.open(open),
+            noted => noted?,
+        }
     }
     if !moves.is_empty() {
         let task = Arc::clone(shared);

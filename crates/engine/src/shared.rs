@@ -27,7 +27,7 @@ use crate::fence::Fence;
 use crate::history::Recorder;
 use crate::layout::Layout;
 use crate::modes::Modes;
-use crate::namespace::KeyLocks;
+use crate::namespace::{KeyLocks, disk_full};
 use crate::relocate::Relocations;
 use crate::scrub::Scrubbing;
 use crate::settle::Settlement;
@@ -327,9 +327,15 @@ impl Shared {
         ended
     }
 
-    /// Refuses mutations unless the engine serves them.
+    /// Refuses mutations unless the engine serves them and the disk has room for them.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        self.stage.check_writable()
+        self.stage.check_writable()?;
+        self.check_room()
+    }
+
+    /// Refuses what has to be written down while the disk is full.
+    pub(crate) fn check_room(&self) -> Result<(), Error> {
+        if self.ledger.is_full() { Err(disk_full()) } else { Ok(()) }
     }
 
     /// Refuses reads while the state they would see is not decided (PROTOCOL rule 10).

@@ -51,7 +51,7 @@ pub enum LedgerError {
         what: &'static str,
     },
     /// The disk is full; what was written before stays readable.
-    #[error("the disk holding the ledger is full: free some space and start again; reads go on")]
+    #[error("the disk holding the ledger is full: free some space; reads go on meanwhile")]
     Full,
     /// The ledger was opened read-only.
     #[error("the ledger is open read-only: open it for writing")]

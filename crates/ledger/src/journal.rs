@@ -33,6 +33,8 @@ mod tests;
 
 /// A segment is closed once it is longer than this, in bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
+/// Room that a disk must have to count as not full any more, in bytes.
+const ROOM_BYTES: usize = 1 << 20;
 /// Longest entry before sealing, in bytes: a commit block and its manifest fit well.
 pub(crate) const MAX_ENTRY_BYTES: usize = 64 << 20;
 
@@ -73,6 +75,15 @@ struct Tail {
     file: Arc<dyn MediumFile>,
     header: Header,
     len: u64,
+}
+
+impl Tail {
+    /// Gives back what a failed write took; if that fails too, the next entry overwrites it.
+    fn cut(&self) {
+        if self.file.set_len(self.len).is_err() {
+            tracing::debug!("could not shorten the journal");
+        }
+    }
 }
 
 /// One stream, open for appending at its end.
@@ -209,9 +220,7 @@ impl Stream {
         if plain.len() > MAX_ENTRY_BYTES {
             return Err(LedgerError::Invalid { what: "length of a journal entry (64 MiB)" });
         }
-        if self.tail.as_ref().is_none_or(|tail| tail.len >= SEGMENT_BYTES) {
-            self.start_segment(rng)?;
-        }
+        self.open_segment(rng)?;
         let (ordinal, synced) = (self.next_ordinal, self.synced);
         let Some(tail) = self.tail.as_mut() else { return Err(LedgerError::corrupt("the journal has no open segment")) };
         let context = segment::context(&tail.header, ordinal);
@@ -220,15 +229,27 @@ impl Stream {
         let mut entry = segment::frame(&tail.header, sealed.len(), ordinal, synced, &self.secret).to_vec();
         entry.extend_from_slice(&sealed);
         if let Err(error) = tail.file.write_at(tail.len, &entry) {
-            // Give back what a full disk took; if that fails too, the next entry overwrites it.
-            if tail.file.set_len(tail.len).is_err() {
-                tracing::debug!("could not shorten the journal after a failed write");
-            }
+            tail.cut();
             return Err(error.into());
         }
         tail.len += entry.len() as u64;
         self.next_ordinal += 1;
         Ok(Position { segment: tail.header.number, id: tail.header.id, offset: tail.len, ordinal: self.next_ordinal })
+    }
+
+    /// Whether the disk takes more behind the last entry; [`LedgerError::Full`] if not. What is written for it is cut again, and would read
+    /// as a torn end.
+    pub(crate) fn find_room(&mut self, rng: &mut (dyn CryptoRng + Send)) -> Result<()> {
+        self.open_segment(rng)?;
+        let Some(tail) = &self.tail else { return Ok(()) };
+        let written = tail.file.write_at(tail.len, &vec![0xff; ROOM_BYTES]);
+        tail.cut();
+        Ok(written?)
+    }
+
+    /// Sees to it that there is a segment for the next entry.
+    fn open_segment(&mut self, rng: &mut (dyn CryptoRng + Send)) -> Result<()> {
+        if self.tail.as_ref().is_none_or(|tail| tail.len >= SEGMENT_BYTES) { self.start_segment(rng) } else { Ok(()) }
     }
 
     fn start_segment(&mut self, rng: &mut (dyn CryptoRng + Send)) -> Result<()> {

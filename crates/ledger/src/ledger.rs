@@ -70,6 +70,8 @@ struct Inner {
     broken: AtomicBool,
     /// The view missed an entry that the journal has: no further entry may be applied before the next opening.
     behind: AtomicBool,
+    /// The disk had no room for the last thing that was to be written.
+    full: AtomicBool,
     _lock: MediumLock,
 }
 
@@ -163,6 +165,7 @@ impl Ledger {
             prune_waits_for: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             behind: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             _lock: lock,
         };
         let ledger = Self(Arc::new(inner));
@@ -189,11 +192,46 @@ impl Ledger {
         if self.0.mode == OpenMode::ReadOnly { Err(LedgerError::ReadOnly) } else { Ok(()) }
     }
 
-    fn fatal<T>(&self, result: Result<T>) -> Result<T> {
-        if matches!(result, Err(LedgerError::SyncFailed)) {
-            self.0.broken.store(true, Ordering::Release);
+    /// Remembers what a failure means for the calls that follow.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(LedgerError::SyncFailed) => self.0.broken.store(true, Ordering::Release),
+            Err(LedgerError::Full) => self.0.full.store(true, Ordering::Release),
+            _ => {}
         }
         result
+    }
+
+    /// True from the moment at which the disk had no room until [`Self::find_room`] finds some.
+    pub fn is_full(&self) -> bool {
+        self.0.full.load(Ordering::Acquire)
+    }
+
+    /// Looks whether a disk that was full takes writes again: what waits in memory goes out first, then both streams of the journal must
+    /// take a megabyte. Nothing of it stays. Costs nothing while the disk is not full.
+    pub fn find_room(&self) -> Result<bool> {
+        if !self.is_full() {
+            return Ok(true);
+        }
+        self.writable()?;
+        match self.noted(self.look_for_room()) {
+            Ok(()) => {
+                self.0.full.store(false, Ordering::Release);
+                Ok(true)
+            }
+            Err(LedgerError::Full) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn look_for_room(&self) -> Result<()> {
+        for stream in [&self.0.log, &self.0.hold] {
+            let mut stream = relock(stream);
+            stream.find_room(relock(&self.0.rng).as_mut())?;
+        }
+        // The writer's lock, as for every change of the view.
+        let _log = relock(&self.0.log);
+        self.0.view.find_room()
     }
 
     /// The newest state, for any number of reads that agree with each other.
@@ -211,7 +249,7 @@ impl Ledger {
             let plain = entry.encode();
             let mut stream = relock(&self.0.hold);
             let appended = stream.append(&plain, relock(&self.0.rng).as_mut());
-            return self.fatal(appended.map(drop));
+            return self.noted(appended.map(drop));
         }
         if !matches!(entry, JournalEntry::Settled { .. }) {
             self.0.log_urgent.store(true, Ordering::Release);
@@ -223,9 +261,9 @@ impl Ledger {
     /// Makes everything appended so far durable: one sync for all entries since the last.
     pub fn sync(&self) -> Result<()> {
         self.writable()?;
-        self.fatal(sync_stream(&self.0.hold))?;
+        self.noted(sync_stream(&self.0.hold))?;
         if self.0.log_urgent.swap(false, Ordering::AcqRel) {
-            self.fatal(sync_stream(&self.0.log))?;
+            self.noted(sync_stream(&self.0.log))?;
         }
         Ok(())
     }
@@ -260,7 +298,7 @@ impl Ledger {
                 changes.put(Table::Checks, block.as_bytes(), encode(check));
             }
         }
-        let written = self.fatal(self.0.view.write(changes));
+        let written = self.noted(self.0.view.write(changes));
         drop(log);
         written
     }
@@ -269,7 +307,7 @@ impl Ledger {
     fn advance(&self, plain: &[u8], step: Step<'_>) -> Result<()> {
         let mut log = relock(&self.0.log);
         if self.0.behind.load(Ordering::Acquire) {
-            return Err(LedgerError::Full);
+            return Err(LedgerError::corrupt("the view lacks what the journal has: start again"));
         }
         let frozen = self.0.view.frozen();
         if let Step::Applied(block) = step
@@ -278,11 +316,13 @@ impl Ledger {
             return Ok(());
         }
         let (changes, records) = changes_of(frozen.as_ref(), step)?;
+        // What the view could not take must not get into the journal.
+        self.noted(self.0.view.find_room())?;
         let appended = log.append(plain, relock(&self.0.rng).as_mut());
-        let position = self.fatal(appended)?;
+        let position = self.noted(appended)?;
         let mut changes = changes;
         put_position(&mut changes, &position);
-        let written = self.fatal(self.0.view.write(changes));
+        let written = self.noted(self.0.view.write(changes));
         if written.is_err() {
             self.0.behind.store(true, Ordering::Release);
         }
@@ -302,16 +342,16 @@ impl Ledger {
     pub fn flush_view(&self) -> Result<()> {
         self.writable()?;
         // Whatever the view says must be in the journal first. Most of that sync runs without the writer's lock.
-        self.fatal(sync_stream(&self.0.log))?;
+        self.noted(sync_stream(&self.0.log))?;
         let mut log = relock(&self.0.log);
         if let Some(pending) = log.begin_sync() {
-            let through = self.fatal(pending.run())?;
+            let through = self.noted(pending.run())?;
             log.end_sync(through);
         }
-        self.fatal(self.0.view.flush())?;
+        self.noted(self.0.view.flush())?;
         drop(log);
         self.0.unflushed_records.store(0, Ordering::Release);
-        self.fatal(self.prune())
+        self.noted(self.prune())
     }
 
     /// Blocks and marks of the journal's hold, in order, without dropped blocks: what reconcile starts from.

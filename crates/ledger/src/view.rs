@@ -113,11 +113,14 @@ impl View {
         Arc::clone(&self.latest.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Writes out what waits in memory for room on the disk; [`LedgerError::Full`] while there is none.
+    pub(crate) fn find_room(&self) -> Result<()> {
+        if self.vault.is_full() && !self.vault.drain()? { Err(LedgerError::Full) } else { Ok(()) }
+    }
+
     /// Makes `changes` visible, all or nothing; durable at the next [`Self::flush`].
     pub(crate) fn write(&self, changes: Changes<'_>) -> Result<()> {
-        if self.vault.is_full() && !self.vault.drain()? {
-            return Err(LedgerError::Full);
-        }
+        self.find_room()?;
         let cleared = changes.cleared().to_vec();
         let cells = changes.into_cells();
         contain(|| {

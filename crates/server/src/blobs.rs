@@ -55,6 +55,7 @@ const GEOMETRY: HeaderName = HeaderName::from_static("x-diaspore-geometry");
         (status = 415, description = "Content-Encoding given"),
         (status = 422, description = "`idempotency_mismatch`"),
         (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`"),
+        (status = 507, description = "`insufficient_storage`: the service's own disk is full, nothing happened"),
     )
 )]
 pub(crate) async fn put(app: App, bucket: String, key: Vec<u8>, request: Request) -> Result<Response, Problem> {
@@ -183,6 +184,7 @@ pub(crate) async fn head(app: App, bucket: String, key: Vec<u8>, request: Reques
         (status = 412, description = "`precondition_failed`"),
         (status = 422, description = "`idempotency_mismatch`"),
         (status = 503, description = "`outcome` tells `not_accepted` from `outcome_unknown`"),
+        (status = 507, description = "`insufficient_storage`: the service's own disk is full, nothing happened"),
     )
 )]
 pub(crate) async fn remove(app: App, bucket: String, key: Vec<u8>, request: Request) -> Result<Response, Problem> {

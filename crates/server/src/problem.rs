@@ -28,7 +28,7 @@ pub struct ProblemDocument {
     pub request_id: String,
     /// True when the same request may succeed later without a change.
     pub retryable: bool,
-    /// With 503: `not_accepted` (nothing happened) or `outcome_unknown` (ask again with the same `Idempotency-Key`).
+    /// With 503 and 507: `not_accepted` (nothing happened) or `outcome_unknown` (ask again with the same `Idempotency-Key`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
 }
@@ -153,7 +153,7 @@ impl Problem {
 
     /// The response with its document.
     pub(crate) fn render(self, request_id: &str) -> Response {
-        let outcome = (self.status == StatusCode::SERVICE_UNAVAILABLE)
+        let outcome = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE)
             .then(|| if self.code == "outcome_unknown" { "outcome_unknown" } else { "not_accepted" })
             .map(str::to_owned);
         let document = ProblemDocument {
@@ -230,6 +230,7 @@ fn classify(kind: ErrorKind) -> Class {
         K::DataUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "data_unavailable", "The data cannot be reached now", Some(10)),
         K::IntegrityViolation => (StatusCode::INTERNAL_SERVER_ERROR, "integrity_violation", "The stored data is damaged", None),
         K::RefusedState => (StatusCode::INTERNAL_SERVER_ERROR, "refused_state", "The service refused its state", None),
+        K::InsufficientStorage => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", "The service's disk is full", Some(30)),
         K::LocalStore => (StatusCode::INTERNAL_SERVER_ERROR, "local_store", "The local store failed", None),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", None),
     };
@@ -242,7 +243,7 @@ impl From<Error> for Problem {
         let class = classify(error.kind);
         if class.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(code = class.code, error = %error, cause = error.source.as_deref().map(tracing::field::display), "request failed");
-        } else if class.status == StatusCode::SERVICE_UNAVAILABLE {
+        } else if class.status.is_server_error() {
             tracing::warn!(code = class.code, error = %error, cause = error.source.as_deref().map(tracing::field::display), "request put off");
         }
         let detail = if class.detail_is_public { error.message } else { "see the service's log under this request id".to_owned() };

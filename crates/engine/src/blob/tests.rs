@@ -1,6 +1,7 @@
 //! The data path over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
 mod answers;
+mod disk;
 pub(crate) mod fixture;
 
 use std::collections::BTreeSet;

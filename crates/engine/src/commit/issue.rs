@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use super::budget::Bucket;
 use super::release::{InFlight, Notes};
 use super::{Draft, Inbox, Queued, Tip, Waiter, build, window_full};
-use crate::api::{Error, ErrorKind};
+use crate::api::Error;
 use crate::audit;
 use crate::config::Fatal;
 use crate::layout;
+use crate::namespace::disk_full;
 use crate::scatter::{self, Purpose};
 use crate::shared::{Meters, Shared, commit_buffer_bytes};
 use crate::world::cpu;
@@ -137,7 +138,7 @@ impl Issuer {
         };
         pending.reject_expired(Instant::now());
         let batch = pending.take_batch(self.shared.config.limits.commit_bytes);
-        let geometry = match layout::of_commit_blocks(&self.shared) {
+        let geometry = match self.shared.check_room().and_then(|()| layout::of_commit_blocks(&self.shared)) {
             Ok(geometry) => geometry,
             Err(refusal) => {
                 // Before sealing, so this is definite.
@@ -199,8 +200,7 @@ impl Issuer {
 
     fn journal_refused(&self, error: &LedgerError, waiters: Vec<Waiter>) -> bool {
         if matches!(error, LedgerError::Full) {
-            let refusal = Error::new(ErrorKind::LocalStore, "not accepted: the disk of the service is full; free space and try again");
-            fail_waiters(waiters, &refusal);
+            fail_waiters(waiters, &disk_full());
             return true;
         }
         self.shared.stop(Fatal::JournalSync(error.to_string()));
@@ -300,6 +300,7 @@ mod tests {
 
     use super::super::{CommitRequest, Committed, NewRecord};
     use super::*;
+    use crate::api::ErrorKind;
     use crate::blob::tests::fixture::Fixture;
 
     type Answer = oneshot::Receiver<Result<Committed, Error>>;

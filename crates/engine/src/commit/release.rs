@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use diaspore_block::id::Seq;
 use diaspore_block::record::CommitReleased;
-use diaspore_ledger::{BlockFacts, JournalEntry, ReleasedNote};
+use diaspore_ledger::{BlockFacts, JournalEntry, Ledger, LedgerError, ReleasedNote};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::{Built, Committed, NewRecord, Waiter, unknown};
@@ -18,6 +19,9 @@ use crate::world::cpu;
 
 /// Notes about released blocks that wait to ride in a later one; older ones are dropped, since a probe finds shards as well.
 const MAX_NOTES: usize = 256;
+
+/// Pause between two tries while the disk is full.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// What the releasing task tells the issuing one.
 #[derive(Debug, Default)]
@@ -122,9 +126,15 @@ impl Releaser {
         let geometry = (block.facts.geometry.k(), block.facts.geometry.n());
         let note = CommitReleased { seq, attempt, manifest_hash: block.facts.manifest_hash, placements: placements.clone() };
         let applied = block.built.into_applied(placements);
-        if let Err(error) = cpu(|| shared.ledger.append(released).and_then(|()| shared.ledger.apply(&applied))) {
+        let written = match self.when_there_is_room(|ledger| ledger.append(released.clone())).await {
+            Ok(()) => self.when_there_is_room(|ledger| ledger.apply(&applied)).await,
+            failed => failed,
+        };
+        if let Err(error) = written {
             answer_unknown(block.waiters);
-            shared.stop(Fatal::Ledger(error.to_string()));
+            if !matches!(error, LedgerError::Full) {
+                shared.stop(Fatal::Ledger(error.to_string()));
+            }
             return;
         }
         shared.settlement.released(seq);
@@ -133,6 +143,17 @@ impl Releaser {
             self.answer(waiter, Committed { seq, geometry });
         }
         drop(block.permit);
+    }
+
+    /// Tries until the disk takes it: the block is at its providers and will be in the log, and so what follows it waits as well.
+    /// [`LedgerError::Full`] when the engine closes first.
+    async fn when_there_is_room(&self, write: impl Fn(&Ledger) -> Result<(), LedgerError>) -> Result<(), LedgerError> {
+        loop {
+            match cpu(|| write(&self.shared.ledger)) {
+                Err(LedgerError::Full) if self.shared.rest(ROOM).await => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A `full` request waits for its own settlement beside the chain and holds nobody else (PROTOCOL rule 4).

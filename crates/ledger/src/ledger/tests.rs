@@ -245,6 +245,44 @@ fn a_view_that_finds_the_disk_full_keeps_answering_and_is_rebuilt_after_a_power_
 }
 
 #[test]
+fn a_full_disk_is_full_until_there_is_room_for_more_than_a_little() {
+    let disk = MemoryMedium::new();
+    let ledger = filled(&disk);
+    ledger.flush_view().unwrap();
+    let mut seq = 3;
+    let mut fill = |ledger: &Ledger| loop {
+        match ledger.apply(&applied(seq, vec![put(1, format!("key-{seq}").as_bytes(), seq, 1)], vec![])) {
+            Ok(()) => seq += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(!ledger.is_full() && ledger.find_room().unwrap());
+    let before = disk.used_bytes();
+    disk.set_capacity(Some(before + 3000));
+    // Whether the view or the journal meets the end of the disk first, and with what still in memory, is redb's business.
+    for room in [3000, 9000, 20_000] {
+        disk.set_capacity(Some(disk.used_bytes().max(before) + room));
+        assert!(matches!(fill(&ledger), LedgerError::Full));
+        assert!(ledger.is_full() && !ledger.find_room().unwrap(), "{room}");
+        assert!(matches!(ledger.append(issued(1000, &[0; 10_000])), Err(LedgerError::Full)), "{room}");
+    }
+    let files: Vec<_> = disk.files().into_iter().filter(|(name, _)| name.starts_with("log-")).collect();
+    disk.set_capacity(None);
+    assert!(ledger.find_room().unwrap() && !ledger.is_full());
+    let after: Vec<_> = disk.files().into_iter().filter(|(name, _)| name.starts_with("log-")).collect();
+    assert_eq!(files, after, "nothing of the look stays");
+    for _ in 0..20 {
+        ledger.apply(&applied(seq, vec![put(1, format!("key-{seq}").as_bytes(), seq, 1)], vec![])).unwrap();
+        seq += 1;
+    }
+    ledger.flush_view().unwrap();
+    ledger.check().unwrap();
+    let crashed = open(disk.crash(), 2).unwrap();
+    assert_eq!(crashed.report().applied, Seq(seq - 1));
+    crashed.check().unwrap();
+}
+
+#[test]
 fn a_failed_sync_ends_everything() {
     let disk = MemoryMedium::new();
     let ledger = filled(&disk);

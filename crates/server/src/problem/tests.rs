@@ -32,6 +32,7 @@ async fn every_kind_has_its_status() {
         (K::DataUnavailable, 503, true),
         (K::IntegrityViolation, 500, false),
         (K::RefusedState, 500, false),
+        (K::InsufficientStorage, 507, true),
         (K::LocalStore, 500, false),
         (K::Internal, 500, false),
     ];
@@ -44,7 +45,7 @@ async fn every_kind_has_its_status() {
         assert_eq!(document["retryable"], retry, "{kind:?}");
         // The code is the kind's own name, so that nobody has to learn two vocabularies.
         assert_eq!(document["code"], serde_json::to_value(kind).unwrap());
-        assert_eq!(document["outcome"].is_string(), status == 503, "{kind:?}");
+        assert_eq!(document["outcome"].is_string(), status == 503 || status == 507, "{kind:?}");
     }
 }
 
@@ -61,8 +62,8 @@ async fn inner_trouble_stays_inside() {
         let (_, document) = shown(Error::new(kind, "secret at /var/lib").into()).await;
         assert!(!document.to_string().contains("secret"), "{document}");
     }
-    let (_, document) = shown(Error::new(K::LocalStore, "the disk of the service is full; free space and try again").into()).await;
-    assert_eq!(document["detail"], "the disk of the service is full; free space and try again");
+    let (_, document) = shown(Error::new(K::InsufficientStorage, "the disk is full").into()).await;
+    assert_eq!(document["detail"], "the disk is full");
     let (_, document) = shown(Error::new(K::TooFewDomains, "3 of 5 domains are up, 4 are needed").into()).await;
     assert_eq!(document["detail"], "3 of 5 domains are up, 4 are needed");
 }

@@ -27,7 +27,7 @@ pub(crate) struct Fixture {
     pub(crate) stores: Vec<HostileStore>,
     caller: Caller,
     keys: Arc<Keyring>,
-    disk: MemoryMedium,
+    pub(crate) disk: MemoryMedium,
 }
 
 pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
