@@ -11,6 +11,7 @@ pub use diaspore_block::record::ProviderMode;
 use futures::Stream;
 
 use crate::history::Counts;
+use crate::relocate::RelocationState;
 use crate::scrub::{Audits, Census};
 
 /// A request body: the caller's stream of pieces, any size each. An error aborts the upload; nothing becomes visible.
@@ -434,6 +435,38 @@ pub struct Status {
     pub recovery_point_seq: u64,
     /// Age of the oldest acknowledged data beyond it, in milliseconds; 0 when there is none.
     pub recovery_point_age_ms: u64,
+    /// How far a recovery need not read the log, and when that is brought up to date.
+    pub checkpoint: CheckpointStatus,
+    /// Shards on their way between providers, and what came of the last such errand of this process.
+    pub relocation: RelocationState,
+}
+
+/// Checkpoints of the log in `Status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct CheckpointStatus {
+    /// The newest; absent before the first.
+    pub last: Option<LastCheckpoint>,
+    /// Entries by which the log has grown since, or since it began.
+    pub grown: u64,
+    /// Entries still to come until the next is made; absent when none is made without being asked for.
+    pub due_in: Option<u64>,
+}
+
+/// The newest checkpoint of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct LastCheckpoint {
+    /// The sequence it covers.
+    pub covers: u64,
+    /// Entries of the log there.
+    pub log_size: u64,
+    /// Its age in milliseconds.
+    pub age_ms: u64,
+    /// Providers that are known to hold its head.
+    pub heads: Vec<String>,
+    /// Whether enough failure domains hold its head for one of them to be neither gone nor lying, and its record is settled.
+    pub counts: bool,
 }
 
 /// Integrity in `Status`. Nothing in it is assumed: what nobody looked at is absent or counted as unverified.
@@ -501,6 +534,20 @@ pub struct ProviderStatus {
     pub score: Option<u8>,
     /// How long it has not answered, in milliseconds; absent while it does.
     pub down_ms: Option<u64>,
+    /// Since when it is used like that, and why; absent while it is active.
+    pub mode_since: Option<ModeSince>,
+}
+
+/// When and why the log said how a provider is to be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct ModeSince {
+    /// How long ago, in milliseconds.
+    pub age_ms: u64,
+    /// Why.
+    pub reason: String,
+    /// How long ago the log certified that nothing of the map lies there any more, in milliseconds; absent while it does not.
+    pub certified_age_ms: Option<u64>,
 }
 
 /// Totals of the audit log by family, for `storage distributed audit`; `total` is their sum.

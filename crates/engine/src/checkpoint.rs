@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use diaspore_block::compacted::{BlockRef, CompactedRoot};
 use diaspore_block::id::{BlockId, Seq};
-use diaspore_ledger::BlockFacts;
+use diaspore_ledger::{BlockFacts, CompactionEntry, LedgerError, Snapshot};
 use diaspore_policy::ProviderId;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::api::{Error, ErrorKind};
+use crate::api::{CheckpointStatus, Error, ErrorKind, LastCheckpoint};
 use crate::layout;
 use crate::namespace::{local, view};
 use crate::shared::Shared;
@@ -216,14 +216,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Whether the log has grown enough since the last one.
 fn is_due(shared: &Shared) -> Result<bool, Error> {
+    Ok(shared.check_writable().is_ok() && status(shared, &view(shared)?).map_err(local)?.due_in == Some(0))
+}
+
+/// The newest one, and how far the next is.
+pub(crate) fn status(shared: &Shared, view: &Snapshot) -> Result<CheckpointStatus, LedgerError> {
+    let last = view.compactions()?.pop();
+    let before = last.as_ref().map_or(0, |entry| entry.compacted.log_size);
+    let grown = view.log_size()?.saturating_sub(before);
     let least = shared.config.checkpoint_after;
-    if least == 0 || shared.check_writable().is_err() {
-        return Ok(false);
-    }
-    let view = view(shared)?;
-    let before = view.compactions().map_err(local)?.last().map_or(0, |entry| entry.compacted.log_size);
-    let grown = view.log_size().map_err(local)?.saturating_sub(before);
-    Ok(grown >= least.max(before / SHARE))
+    let last = last.map(|CompactionEntry { seq, time, compacted }| {
+        let covers = compacted.covers;
+        let holders = shared.checkpoints.state().announced.get(&covers).cloned().unwrap_or_default();
+        LastCheckpoint {
+            covers: covers.0,
+            log_size: compacted.log_size,
+            age_ms: shared.clock.now().0.saturating_sub(time.0),
+            heads: holders.iter().map(ToString::to_string).collect(),
+            counts: seq <= shared.settlement.settled_through() && is_announced(shared, covers),
+        }
+    });
+    Ok(CheckpointStatus { last, grown, due_in: (least > 0).then(|| least.max(before / SHARE).saturating_sub(grown)) })
 }
 
 /// What a block of the map is known by.

@@ -48,6 +48,9 @@ pub enum Relocated {
 pub struct RelocationState {
     /// Number of the one that runs.
     pub running: Option<u64>,
+    /// What it does: `evacuate NAME` or `rebalance`.
+    #[serde(default)]
+    pub errand: Option<String>,
     /// Number of the last that ended.
     pub ended: Option<u64>,
     /// What came of it.
@@ -77,7 +80,7 @@ impl Relocations {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
-    fn begin(&self) -> Option<u64> {
+    fn begin(&self, errand: &Errand) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.1.running.is_some() {
             return None;
@@ -85,6 +88,10 @@ impl Relocations {
         state.0 += 1;
         let number = state.0;
         state.1.running = Some(number);
+        state.1.errand = Some(match errand {
+            Errand::Evacuate(asked) => format!("evacuate {}", asked.provider),
+            Errand::Rebalance { .. } => "rebalance".to_owned(),
+        });
         Some(number)
     }
 
@@ -94,7 +101,7 @@ impl Relocations {
             Err(error) => (None, Some(error.message.clone())),
         };
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 =
-            RelocationState { running: None, ended: Some(number), outcome, error };
+            RelocationState { ended: Some(number), outcome, error, ..RelocationState::default() };
     }
 }
 
@@ -111,7 +118,7 @@ pub(crate) struct Begun {
 /// `NotAccepted` while one runs.
 pub(crate) fn begin(shared: &Arc<Shared>, errand: Errand) -> Result<Begun, Error> {
     shared.check_writable()?;
-    let number = shared.relocations.begin();
+    let number = shared.relocations.begin(&errand);
     let number = number.ok_or_else(|| Error::new(ErrorKind::NotAccepted, "shards are being moved already; that has to end first"))?;
     let (done, outcome) = oneshot::channel();
     carry_out(shared, Job { number, errand, done });

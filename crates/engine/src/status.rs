@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use diaspore_block::record::RecordKind;
+use diaspore_block::id::Timestamp;
+use diaspore_block::record::{ProviderMode, RecordKind};
 use diaspore_policy::plan_geometry;
 use diaspore_provider::{Counters, HealthState};
 
-use crate::api::{AuditTotals, Error, IntegrityStatus, LastDrill, ProviderStatus, Status};
+use crate::api::{AuditTotals, Error, IntegrityStatus, LastDrill, ModeSince, ProviderStatus, Status};
+use crate::checkpoint;
 use crate::history::Counts;
 use crate::layout;
 use crate::modes;
@@ -42,6 +44,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
     status.recovery_point_seq = shared.settlement.settled_through().0;
     status.recovery_point_age_ms = status.unsettled_age_ms;
     status.integrity = integrity(shared);
+    status.relocation = shared.relocations.state();
     status
 }
 
@@ -155,6 +158,7 @@ fn fleet(shared: &Shared, status: &mut Status) {
             mode: modes::name(shared.modes.of(&spec.id)).to_owned(),
             score: health.score,
             down_ms: health.down_for.map(millis),
+            mode_since: None,
         });
     }
     if measured > 0.0 {
@@ -177,6 +181,16 @@ fn ledger(shared: &Shared, status: &mut Status) -> Result<(), Error> {
     status.released_seq = view.applied_seq().map_err(local)?.0;
     status.log_size = view.log_size().map_err(local)?;
     status.log_root = view.log_root(status.log_size).map_err(local)?.to_string();
+    status.checkpoint = checkpoint::status(shared, &view).map_err(local)?;
+    let age = |at: Timestamp| shared.clock.now().0.saturating_sub(at.0);
+    for entry in view.providers().map_err(local)?.into_iter().filter(|entry| entry.mode != ProviderMode::Active) {
+        // A certificate speaks of the time before it was last taken into use again.
+        let certified = entry.evacuated.filter(|(at, _)| *at >= entry.since).map(|(at, _)| age(at));
+        let since = ModeSince { age_ms: age(entry.since), reason: entry.reason, certified_age_ms: certified };
+        if let Some(provider) = status.providers.iter_mut().find(|provider| provider.id == entry.provider) {
+            provider.mode_since = Some(since);
+        }
+    }
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use diaspore_engine::Counts;
-use diaspore_engine::api::IntegrityStatus;
+use diaspore_engine::api::{CheckpointStatus, IntegrityStatus, ModeSince};
+use diaspore_engine::{Counts, Relocated, RelocationState};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,6 +54,8 @@ pub(crate) struct Status {
     pub(crate) integrity: IntegrityStatus,
     pub(crate) recovery_point_seq: u64,
     pub(crate) recovery_point_age_ms: u64,
+    pub(crate) checkpoint: CheckpointStatus,
+    pub(crate) relocation: RelocationState,
 }
 
 /// One account in it.
@@ -72,6 +74,7 @@ pub(crate) struct Provider {
     pub(crate) mode: String,
     pub(crate) score: Option<u8>,
     pub(crate) down_ms: Option<u64>,
+    pub(crate) mode_since: Option<ModeSince>,
 }
 
 impl Status {
@@ -158,6 +161,7 @@ fn status_text(status: &Status) -> String {
                 age => format!("{:.1}s of acknowledged data lie beyond it", as_f64(age) / 1000.0),
             }
         ),
+        checkpoint_text(&status.checkpoint, status.providers.len()),
         status.integrity.last_drill.map_or_else(
             || "Last Drill: never".to_owned(),
             |drill| {
@@ -183,6 +187,9 @@ fn status_text(status: &Status) -> String {
             status.integrity_faults, status.failovers, status.last_day.failed_reads
         ),
     ];
+    let lines =
+        lines.into_iter().chain(relocation_text(&status.relocation)).chain(status.providers.iter().filter_map(|p| mode_text(status, p)));
+    let lines: Vec<String> = lines.collect();
     let rows = status.providers.iter().map(|p| {
         [
             p.id.clone(),
@@ -199,6 +206,59 @@ fn status_text(status: &Status) -> String {
     });
     let providers = table(["provider", "domain", "state", "latency ms", "requests", "errors", "up", "down", "lies", "score"], rows);
     format!("{}\n{providers}\n{}", lines.join("\n"), audits_text(&status.integrity.audits))
+}
+
+/// How far a recovery need not read the log.
+fn checkpoint_text(checkpoint: &CheckpointStatus, providers: usize) -> String {
+    let next = match checkpoint.due_in {
+        None => "none is made by itself".to_owned(),
+        Some(0) => "the next is due".to_owned(),
+        Some(entries) => format!("the next in {} entries", grouped(entries)),
+    };
+    let Some(last) = &checkpoint.last else { return format!("Last Log Checkpoint: never; {next}") };
+    format!(
+        "Last Log Checkpoint: {} ago, up to sequence {}, head at {} of {providers} providers{}; {} entries since, {next}",
+        duration(last.age_ms),
+        grouped(last.covers),
+        last.heads.len(),
+        if last.counts { "" } else { ", too few or not settled to count yet" },
+        grouped(checkpoint.grown),
+    )
+}
+
+/// What is moved between providers, or what came of the last such errand.
+fn relocation_text(state: &RelocationState) -> Option<String> {
+    if let Some(errand) = &state.errand {
+        return Some(format!("Moving Shards: {errand}"));
+    }
+    match (&state.outcome, &state.error) {
+        (Some(Relocated::Evacuated(done)), _) if done.certified => {
+            Some(format!("Last Move: {} is empty, certified in the log", done.provider))
+        }
+        (Some(Relocated::Evacuated(done)), _) => Some(format!(
+            "Last Move: {} of {} blocks still have a shard at {}",
+            grouped(done.remaining),
+            grouped(done.blocks),
+            done.provider
+        )),
+        (Some(Relocated::Rebalanced(done)), _) => {
+            Some(format!("Last Move: {} of {} shards spread anew", grouped(done.moved), grouped(done.planned)))
+        }
+        (None, Some(why)) => Some(format!("Last Move: ended early: {why}")),
+        (None, None) => None,
+    }
+}
+
+/// An account that is not used like the others.
+fn mode_text(status: &Status, provider: &Provider) -> Option<String> {
+    let since = provider.mode_since.as_ref()?;
+    let counted = status.integrity.census.as_ref().and_then(|census| census.providers.get(&provider.id));
+    let left = match (since.certified_age_ms, counted) {
+        (Some(age), _) => format!("certified empty {} ago", duration(age)),
+        (None, Some(row)) => format!("{} shards there when blocks were last counted", grouped(row.shards)),
+        (None, None) => "shards there are not counted yet".to_owned(),
+    };
+    Some(format!("Provider {}: {} for {} ({}); {left}", provider.id, provider.mode, duration(since.age_ms), since.reason))
 }
 
 /// Since when every shard's bytes are verified.
@@ -377,6 +437,7 @@ async fn both(client: &Client) -> Outcome<(Status, Value)> {
 #[cfg(test)]
 mod tests {
     use diaspore_engine::Census;
+    use diaspore_engine::api::LastCheckpoint;
 
     use super::*;
 
@@ -422,6 +483,35 @@ mod tests {
         let text = status_text(&status);
         assert!(text.contains("\nGeometry: any 3 of 5 rebuild; 2 of 5 failure domains healthy\n"), "{text}");
         assert!(text.contains("\nWrites: refused: 2 of 5 failure domains healthy, 4 needed\n"), "{text}");
+    }
+
+    #[test]
+    fn the_last_checkpoint_and_the_next_are_said() {
+        let mut checkpoint = CheckpointStatus { last: None, grown: 50, due_in: Some(1_950) };
+        assert_eq!(checkpoint_text(&checkpoint, 6), "Last Log Checkpoint: never; the next in 1,950 entries");
+        let heads = vec!["c1".to_owned(); 5];
+        checkpoint.last = Some(LastCheckpoint { covers: 2_100, log_size: 9_000, age_ms: 61_000, heads, counts: true });
+        assert_eq!(
+            checkpoint_text(&checkpoint, 6),
+            "Last Log Checkpoint: 1m 01s ago, up to sequence 2,100, head at 5 of 6 providers; 50 entries since, the next in 1,950 entries"
+        );
+        checkpoint.due_in = None;
+        assert!(checkpoint_text(&checkpoint, 6).ends_with("none is made by itself"));
+    }
+
+    #[test]
+    fn who_is_being_left_is_named_until_the_certificate_and_after() {
+        let mut provider = Provider { id: "c2".to_owned(), mode: "draining".to_owned(), ..Provider::default() };
+        assert_eq!(mode_text(&Status::default(), &provider), None);
+        let since = ModeSince { age_ms: 5_000, reason: "being emptied".to_owned(), certified_age_ms: None };
+        provider.mode_since = Some(since.clone());
+        let wanted = "Provider c2: draining for 0m 05s (being emptied); shards there are not counted yet";
+        assert_eq!(mode_text(&Status::default(), &provider).unwrap(), wanted);
+        provider.mode_since = Some(ModeSince { certified_age_ms: Some(1_000), ..since });
+        assert!(mode_text(&Status::default(), &provider).unwrap().ends_with("certified empty 0m 01s ago"));
+        let running = RelocationState { running: Some(1), errand: Some("evacuate c2".to_owned()), ..RelocationState::default() };
+        assert_eq!(relocation_text(&running).unwrap(), "Moving Shards: evacuate c2");
+        assert_eq!(relocation_text(&RelocationState::default()), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use diaspore_engine::api::Status;
+use diaspore_engine::api::{CheckpointStatus, Status};
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, FORWARDED};
 
@@ -112,9 +112,20 @@ fn engine_text(status: &Status) -> String {
     ] {
         text.single(name, "counter", help, value);
     }
+    checkpoint_text(&mut text, &status.checkpoint);
     integrity_text(&mut text, status);
     provider_text(&mut text, status);
     text.0
+}
+
+/// No sample of what there is not.
+fn checkpoint_text(text: &mut Text, checkpoint: &CheckpointStatus) {
+    text.single("log_leaves_since_checkpoint", "gauge", "Leaves by which the log has grown since its last checkpoint.", checkpoint.grown);
+    let Some(last) = &checkpoint.last else { return };
+    text.single("checkpoint_covers_seq", "gauge", "Position up to which the newest checkpoint of the log stands for it.", last.covers);
+    text.single("checkpoint_age_milliseconds", "gauge", "Age of the newest checkpoint of the log.", last.age_ms);
+    text.single("checkpoint_heads", "gauge", "Providers that are known to hold its head.", last.heads.len());
+    text.single("checkpoint_counts", "gauge", "1 when enough failure domains hold its head.", u8::from(last.counts));
 }
 
 /// Nothing before the first count: a missing sample is not a good one.
