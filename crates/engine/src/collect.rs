@@ -45,8 +45,10 @@ pub use orphans::Found;
 pub(crate) use orphans::Listing;
 pub use sweep::Swept;
 
-/// Pause between two collections in the background.
+/// From the end of one collection to the next in the background, however often the service starts in between.
 const EVERY: Duration = Duration::from_hours(1);
+/// Pause between looks at whether one is due.
+const LOOK: Duration = Duration::from_mins(1);
 /// How long a block stays condemned before it is deleted in the background.
 const GRACE: Duration = Duration::from_hours(24);
 /// Blocks condemned by one record: applying it removes their chunks' rows, and commits wait for that.
@@ -167,8 +169,10 @@ impl Collector {
 
 /// Runs until the engine closes: a collection now and then.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    while shared.rest(EVERY).await {
-        if let Ok(mut begun) = begin(&shared, Asked::default()) {
+    while shared.rest(LOOK).await {
+        if shared.recorder.since_collection(shared.clock.now()) >= EVERY
+            && let Ok(mut begun) = begin(&shared, Asked::default())
+        {
             let _ended = (&mut begun.outcome).await;
         }
     }
@@ -202,6 +206,10 @@ pub(crate) fn begin(shared: &Arc<Shared>, asked: Asked) -> Result<Begun, Error> 
         };
         if let Err(error) = &outcome {
             tracing::warn!(%error, "a collection ended early");
+        }
+        // One that failed is not tried again at once; one that was cut short by the end of the service is.
+        if !asked.dry_run && !*task.closing.borrow() {
+            task.recorder.collected(task.clock.now());
         }
         task.collector.ended(number, &outcome);
         drop(turn);

@@ -2,10 +2,11 @@
 //!
 //! Counters start at zero with the process; "the last 24 hours" must not. So the growth of the counters is added up in short spans of
 //! wall time. The engine keeps them in memory and hands them out; whoever starts it keeps them on disk and gives them back. They hold
-//! counts only, decide nothing, and may be lost without harm.
+//! counts, and when garbage was last collected; lost, that is due an hour later.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use diaspore_block::id::Timestamp;
 
@@ -56,6 +57,9 @@ impl Counts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct History {
     spans: BTreeMap<u64, Counts>,
+    /// When the last collection of garbage ended, in milliseconds since the Unix epoch; before the first, when it was first asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collected_ms: Option<u64>,
 }
 
 impl History {
@@ -95,6 +99,20 @@ impl Recorder {
         history.add(now, since_start.zip(*last, u64::saturating_sub));
         *last = since_start.zip(*last, u64::max);
         history.last_day(now)
+    }
+
+    /// Notes that a collection of garbage ended.
+    pub(crate) fn collected(&self, now: Timestamp) {
+        self.state().0.collected_ms = Some(now.0);
+    }
+
+    /// Time since the last collection of garbage, restarts included. Begins when it is first asked for, and anew when the clock was set
+    /// back behind it.
+    pub(crate) fn since_collection(&self, now: Timestamp) -> Duration {
+        let mut state = self.state();
+        let last = state.0.collected_ms.filter(|last| *last <= now.0).unwrap_or(now.0);
+        state.0.collected_ms = Some(last);
+        Duration::from_millis(now.0 - last)
     }
 
     pub(crate) fn history(&self) -> History {
@@ -144,6 +162,22 @@ mod tests {
         let after = Recorder::new(before.history());
         assert_eq!(after.note(at(660), counts(0, 0)), counts(60, 9));
         assert_eq!(after.note(at(670), counts(10, 1)), counts(70, 10));
+    }
+
+    #[test]
+    fn a_collection_is_counted_from_over_restarts() {
+        let mut recorder = Recorder::new(History::default());
+        for minute in 0..50 {
+            // A restart every ten minutes.
+            if minute % 10 == 9 {
+                recorder = Recorder::new(recorder.history());
+            }
+            assert_eq!(recorder.since_collection(at(minute)), Duration::from_mins(minute));
+        }
+        recorder.collected(at(50));
+        assert_eq!(recorder.since_collection(at(57)), Duration::from_mins(7));
+        assert_eq!(recorder.since_collection(at(20)), Duration::ZERO, "the clock was set back");
+        assert_eq!(recorder.since_collection(at(30)), Duration::from_mins(10));
     }
 
     #[test]

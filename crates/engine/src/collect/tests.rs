@@ -532,3 +532,17 @@ async fn a_list_of_chunks_lives_and_moves_like_what_it_names() {
     fx.forget();
     assert_eq!(fx.read(b"long").await.unwrap(), data);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_restarted_every_quarter_of_an_hour_still_collects() {
+    let mut fx = Fixture::start(5).await;
+    let mut collected = Vec::new();
+    for quarter in 0..12 {
+        tokio::time::sleep(Duration::from_mins(15)).await;
+        if fx.engine.collector().ended.is_some() {
+            collected.push(quarter);
+        }
+        fx = fx.restart().await;
+    }
+    assert!((2..=3).contains(&collected.len()), "once an hour in three hours: {collected:?}");
+}

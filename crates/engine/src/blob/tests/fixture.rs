@@ -20,6 +20,7 @@ use crate::api::{
     PutOptions, PutOutcome,
 };
 use crate::config::{EngineConfig, Mode};
+use crate::history::History;
 use crate::world::{Draw, RuntimeClock, SeededEntropy};
 
 pub(crate) struct Fixture {
@@ -28,6 +29,8 @@ pub(crate) struct Fixture {
     caller: Caller,
     keys: Arc<Keyring>,
     pub(crate) disk: MemoryMedium,
+    clock: Arc<RuntimeClock>,
+    restarts: u64,
 }
 
 pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
@@ -74,33 +77,39 @@ impl Fixture {
         }
         let stores: Vec<_> = (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
         let disk = MemoryMedium::new();
-        let engine = Self::engine(&keys, &stores, &disk, (entropy, Mode::Start)).await;
+        let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
+        let engine = Self::engine(&keys, &stores, &disk, &clock, (entropy, Mode::Start, History::default())).await;
         let tenant = engine.create_tenant("t").await.unwrap().id;
         let caller = Caller { tenant, principal: PrincipalId::NIL };
         engine.create_bucket(&caller, "bucket").await.unwrap();
-        Self { engine, stores, caller, keys: Arc::new(keys), disk }
+        Self { engine, stores, caller, keys: Arc::new(keys), disk, clock, restarts: 0 }
     }
 
-    async fn engine(keys: &Keyring, stores: &[HostileStore], disk: &MemoryMedium, (entropy, mode): (Arc<SeededEntropy>, Mode)) -> Engine {
+    async fn engine(
+        keys: &Keyring,
+        stores: &[HostileStore],
+        disk: &MemoryMedium,
+        clock: &Arc<RuntimeClock>,
+        (entropy, mode, history): (Arc<SeededEntropy>, Mode, History),
+    ) -> Engine {
         let members = stores.iter().map(|store| {
             let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
             (spec, Arc::new(store.clone()) as _)
         });
         let fleet = Fleet::from_stores(members.collect(), FleetOptions::default());
         let ledger = Ledger::open(disk.clone(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
-        let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
         let profile = Profile { linger_ms: 0, ..Profile::default() };
         let keys = Arc::new(keys.duplicate().unwrap());
-        let config = EngineConfig { mode, ..EngineConfig::new(profile) };
-        Engine::start(config, keys, fleet, ledger, clock, entropy).await.unwrap()
+        let config = EngineConfig { mode, history, ..EngineConfig::new(profile) };
+        Engine::start(config, keys, fleet, ledger, Arc::clone(clock) as _, entropy).await.unwrap()
     }
 
     /// The disk is gone; the service is rebuilt from the providers.
     pub(crate) async fn recover(self) -> Self {
         self.engine.abort();
         let disk = MemoryMedium::new();
-        let mode = (Arc::new(SeededEntropy::new(44)), Mode::Recover { declare_lost: Vec::new() });
-        let engine = Self::engine(&self.keys, &self.stores, &disk, mode).await;
+        let mode = (Arc::new(SeededEntropy::new(44)), Mode::Recover { declare_lost: Vec::new() }, History::default());
+        let engine = Self::engine(&self.keys, &self.stores, &disk, &self.clock, mode).await;
         Self { engine, disk, ..self }
     }
 
@@ -108,9 +117,11 @@ impl Fixture {
     pub(crate) async fn restart(self) -> Self {
         self.engine.abort();
         let disk = self.disk.crash();
-        let entropy = Arc::new(SeededEntropy::new(43));
-        let engine = Self::engine(&self.keys, &self.stores, &disk, (entropy, Mode::Start)).await;
-        Self { engine, disk, ..self }
+        let entropy = Arc::new(SeededEntropy::new(43 + 1000 * self.restarts));
+        let mode = (entropy, Mode::Start, self.engine.history());
+        let engine = Self::engine(&self.keys, &self.stores, &disk, &self.clock, mode).await;
+        let restarts = self.restarts + 1;
+        Self { engine, disk, restarts, ..self }
     }
 
     pub(crate) async fn put(&self, key: &[u8], data: &[u8]) -> Result<PutOutcome, Error> {
