@@ -1,9 +1,10 @@
 //! The configuration: `metanode.toml`, overruled by `DIASPORE_SERVICE__*` / `DIASPORE_POLICY__*`, overruled by flags.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use diaspore_policy::{AccountConfig, BuiltInProfiles, Catalogue, Profile, ProviderSpec, plan_geometry};
+use diaspore_policy::{AccountConfig, BuiltInProfiles, Catalogue, Profile, ProviderSpec, Upkeep, plan_geometry};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ pub(crate) const SCHEMA: u32 = 1;
 
 /// A change takes several round trips to a provider; no client waits for longer than ten minutes.
 const ANSWER_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+
+/// Fewer entries than this would make the log of checkpoints longer than what they stand for.
+const CHECKPOINT_AFTER: std::ops::RangeInclusive<u64> = 1_000..=100_000_000;
 
 /// Prefix of every environment variable.
 const PREFIX: &str = "DIASPORE_";
@@ -54,6 +58,8 @@ pub(crate) struct Service {
     pub(crate) probe_deadline_ms: u64,
     /// Longest time between the last byte of a change and its answer, in milliseconds.
     pub(crate) answer_deadline_ms: u64,
+    /// A checkpoint of the log is made when it has grown by so many entries, and by a quarter of itself; 0 for none without being asked.
+    pub(crate) checkpoint_after: u64,
 }
 
 impl Default for Service {
@@ -64,6 +70,7 @@ impl Default for Service {
             master_key: None,
             probe_deadline_ms: 10_000,
             answer_deadline_ms: 30_000,
+            checkpoint_after: 50_000,
         }
     }
 }
@@ -90,11 +97,20 @@ pub(crate) struct Policy {
     /// Instead of the profile's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compression: Option<bool>,
+    /// `[policy.upkeep]`: what looking after stored data may cost, instead of the profile's; the fields of [`diaspore_policy::Upkeep`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) upkeep: BTreeMap<String, u64>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { profile: "default".to_owned(), replication_factor: None, max_cloud_providers: None, compression: None }
+        Self {
+            profile: "default".to_owned(),
+            replication_factor: None,
+            max_cloud_providers: None,
+            compression: None,
+            upkeep: BTreeMap::new(),
+        }
     }
 }
 
@@ -106,8 +122,26 @@ impl Policy {
         profile.replication_factor = self.replication_factor.unwrap_or(profile.replication_factor);
         profile.max_cloud_providers = self.max_cloud_providers.unwrap_or(profile.max_cloud_providers);
         profile.compression = self.compression.unwrap_or(profile.compression);
+        profile.upkeep = self.upkeep_over(profile.upkeep)?;
         profile.check().map_err(|error| Failure::usage(error.to_string()))?;
         Ok(profile)
+    }
+}
+
+impl Policy {
+    /// What this deployment changes in the profile's upkeep.
+    fn upkeep_over(&self, profile: Upkeep) -> Outcome<Upkeep> {
+        let broken = |error: toml::ser::Error| Failure::plain(format!("policy.upkeep cannot be put together: {error}"));
+        let mut table = toml::Table::try_from(profile).map_err(broken)?;
+        for (field, value) in &self.upkeep {
+            if !table.contains_key(field) {
+                let known = table.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                return Err(Failure::usage(format!("policy.upkeep has no setting {field}; there are: {known}")));
+            }
+            let value = i64::try_from(*value).unwrap_or(i64::MAX);
+            table.insert(field.clone(), value.into());
+        }
+        table.try_into().map_err(|error: toml::de::Error| Failure::usage(format!("policy.upkeep: {}", error.message())))
     }
 }
 
@@ -136,6 +170,14 @@ impl Config {
         if !ANSWER_DEADLINE_MS.contains(&config.service.answer_deadline_ms) {
             let (least, most) = (ANSWER_DEADLINE_MS.start(), ANSWER_DEADLINE_MS.end());
             return Err(Failure::usage(format!("service.answer_deadline_ms must be {least} to {most}")));
+        }
+        let after = config.service.checkpoint_after;
+        if after != 0 && !CHECKPOINT_AFTER.contains(&after) {
+            let (least, most) = (CHECKPOINT_AFTER.start(), CHECKPOINT_AFTER.end());
+            return Err(Failure::usage(format!(
+                "service.checkpoint_after = {after} is out of range: {least} to {most} entries of the log, or 0"
+            ))
+            .hint("0 makes no checkpoint by itself; metanode storage distributed checkpoint makes one at any time"));
         }
         Ok(config)
     }

@@ -152,6 +152,7 @@ impl Stage<'_> {
             master: MasterKey::from_bytes(*self.master),
             probe_deadline: Duration::from_secs(5),
             answer_deadline: Duration::from_secs(30),
+            checkpoint_after: 50_000,
         };
         let listener: TcpListener = service::listen(([127, 0, 0, 1], self.port).into()).await?;
         let port = listener.local_addr().explain(|| "the listening socket has no address".to_owned())?.port();

@@ -35,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) master: MasterKey,
     pub(crate) probe_deadline: Duration,
     pub(crate) answer_deadline: Duration,
+    pub(crate) checkpoint_after: u64,
 }
 
 /// A running engine and the word that it has stopped for good.
@@ -152,6 +153,7 @@ pub(crate) fn prepare(global: &Global, serve: &Serve) -> Outcome<(Home, Config, 
         specs,
         probe_deadline: Duration::from_millis(config.service.probe_deadline_ms),
         answer_deadline: Duration::from_millis(config.service.answer_deadline_ms),
+        checkpoint_after: config.service.checkpoint_after,
     };
     Ok((home, config, parts))
 }
@@ -224,6 +226,7 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
     config.mode = mode;
     config.probe_deadline = parts.probe_deadline;
     config.answer_deadline = parts.answer_deadline;
+    config.checkpoint_after = parts.checkpoint_after;
     if disk != Disk::Memory {
         config.history = history::load(&parts.home);
     }

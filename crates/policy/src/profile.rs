@@ -163,6 +163,10 @@ impl Profile {
         within("window", self.window.into(), 1, 64)?;
         within("lease_ms", self.lease_ms.into(), 100, 60_000)?;
         within("upkeep.audits_per_hour", self.upkeep.audits_per_hour.into(), 0, 3_600)?;
+        within("upkeep.audit_bytes_per_hour", self.upkeep.audit_bytes_per_hour, 1 << 16, 1 << 40)?;
+        // A year.
+        within("upkeep.presence_hours", self.upkeep.presence_hours.into(), 0, 366 * 24)?;
+        within("upkeep.drill_hours", self.upkeep.drill_hours.into(), 0, 366 * 24)?;
         within("upkeep.hold_off_s", self.upkeep.hold_off_s.into(), 60, 7 * 24 * 3600)?;
         within("upkeep.repair_bytes_per_s", self.upkeep.repair_bytes_per_s, 1 << 16, 1 << 40)
     }

@@ -12,6 +12,8 @@ fn what_is_written_reads_back() {
     let mut config =
         Config { schema: SCHEMA, insecure: false, service: Service::default(), policy: Policy::default(), providers: Vec::new() };
     config.service.port = 9191;
+    config.service.checkpoint_after = 200_000;
+    config.policy.upkeep.insert("audits_per_hour".to_owned(), 60);
     config.policy.replication_factor = Some(4);
     config.policy.max_cloud_providers = Some(6);
     for name in ["aws", "minio"] {
@@ -42,4 +44,40 @@ fn a_policy_that_cannot_hold_shows_its_arithmetic() {
     let failure = Config::check_domains(&profile, 3).unwrap_err();
     assert!(failure.message.contains("k = n - f = 3 - 2 = 1"), "{failure}");
     assert_eq!(Config::check_domains(&profile, 5).unwrap().k, 3);
+}
+
+#[test]
+fn when_the_log_is_compacted_has_bounds() {
+    for (text, fits) in [("0", true), ("1000", true), ("100000000", true), ("999", false), ("100000001", false)] {
+        let (_folder, path) = write(&format!("schema = 1\n[service]\ncheckpoint_after = {text}\n"));
+        let loaded = Config::load(&path);
+        assert_eq!(loaded.is_ok(), fits, "{text}");
+        if let Err(failure) = loaded {
+            assert_eq!(failure.exit, crate::failure::Exit::Usage);
+            assert!(failure.message.contains(text) && failure.message.contains("1000 to 100000000"), "{failure}");
+        }
+    }
+}
+
+#[test]
+fn upkeep_is_what_the_profile_says_but_for_what_is_set() {
+    let resolved = |text: &str| {
+        let (_folder, path) = write(&format!("schema = 1\n[policy.upkeep]\n{text}\n"));
+        Config::load(&path).and_then(|config| config.policy.resolve())
+    };
+    let upkeep = resolved("audits_per_hour = 7\nhold_off_s = 60").unwrap().upkeep;
+    assert_eq!(upkeep, Upkeep { audits_per_hour: 7, hold_off_s: 60, ..Upkeep::default() });
+    for (text, said) in [
+        ("audit_per_hour = 7", "there are: audit_bytes_per_hour, audits_per_hour"),
+        ("audits_per_hour = 3601", "0 to 3600"),
+        ("audits_per_hour = 5000000000", "policy.upkeep"),
+        ("audit_bytes_per_hour = 1", "65536 to"),
+        ("presence_hours = 9000", "0 to 8784"),
+        ("drill_hours = 9000", "0 to 8784"),
+        ("hold_off_s = 59", "60 to 604800"),
+    ] {
+        let failure = resolved(text).unwrap_err();
+        assert_eq!(failure.exit, crate::failure::Exit::Usage, "{text}");
+        assert!(failure.message.contains(said), "{text}: {failure}");
+    }
 }
