@@ -10,6 +10,8 @@ use diaspore_block::id::{BucketId, PrincipalId, Seq, TenantId, Timestamp, Versio
 pub use diaspore_block::record::ProviderMode;
 use futures::Stream;
 
+use diaspore_ledger::StorageMetrics;
+
 use crate::history::Counts;
 use crate::relocate::RelocationState;
 use crate::scrub::{Audits, Census};
@@ -427,6 +429,8 @@ pub struct Status {
     pub average_latency_ms: f64,
     /// Bytes of the local ledger on its disk.
     pub ledger_bytes: u64,
+    /// How the local ledger used its disk since it was opened.
+    pub storage: StorageMetrics,
     /// Engine uptime, milliseconds.
     pub uptime_ms: u64,
     /// Whether what is stored is still there and right, as far as anybody looked.

@@ -30,6 +30,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         proofs: proofs(shared),
         last_day: last_day(shared),
         uptime_ms: millis(shared.uptime()),
+        storage: shared.ledger.metrics(),
         ..Status::default()
     };
     (status.read_requests, status.hedged_requests) = shared.data.pace.requests();

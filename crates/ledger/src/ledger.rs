@@ -14,7 +14,7 @@ use crate::error::{LedgerError, Result};
 use crate::facts::CheckEntry;
 use crate::identity::{self, SCHEMA};
 use crate::journal::{Position, Stream, StreamKind, journal_secret};
-use crate::medium::{Medium, MediumFile, MediumLock, OpenMode};
+use crate::medium::{Counters, Medium, MediumFile, MediumLock, Metered, OpenMode, StorageMetrics};
 use crate::migrate;
 use crate::secret::Secret;
 use crate::snapshot::{Snapshot, decode, meta};
@@ -54,6 +54,8 @@ pub struct Ledger(Arc<Inner>);
 
 struct Inner {
     medium: Arc<dyn Medium>,
+    /// How the medium was used.
+    counters: Arc<Counters>,
     mode: OpenMode,
     journal: Arc<Secret>,
     /// Applied entries. Its lock is the writer's: whoever holds it may change the view.
@@ -132,6 +134,7 @@ impl Ledger {
     /// `rng` draws salts: the operating system's generator, or a seeded one in simulation. Read-only writes nothing; what the view lacks is
     /// then completed in memory.
     pub fn open(medium: impl Medium, key: &LedgerKey, mode: OpenMode, rng: Box<dyn CryptoRng + Send>) -> Result<Self> {
+        let (medium, counters) = Metered::new(medium);
         let medium: Arc<dyn Medium> = Arc::new(medium);
         let mut rng = rng;
         let lock = medium.lock(mode)?;
@@ -153,6 +156,7 @@ impl Ledger {
         }
         let inner = Inner {
             medium,
+            counters,
             mode,
             journal,
             log: Mutex::new(log),
@@ -176,6 +180,12 @@ impl Ledger {
     /// What opening found and did.
     pub fn report(&self) -> OpenReport {
         self.0.report
+    }
+
+    /// How the medium was used since it was opened.
+    pub fn metrics(&self) -> StorageMetrics {
+        let (cache_hits, cache_misses) = self.0.view.cache_use();
+        StorageMetrics { cache_hits, cache_misses, ..self.0.counters.metrics() }
     }
 
     #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod file;
 mod memory;
+mod metered;
 
 use std::any::Any;
 use std::fmt;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 
 pub use file::FileMedium;
 pub use memory::MemoryMedium;
+pub use metered::StorageMetrics;
+pub(crate) use metered::{Counters, Metered};
 
 use crate::error::Result;
 

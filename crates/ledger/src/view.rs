@@ -157,6 +157,14 @@ impl View {
         Ok(())
     }
 
+    /// Pages that were found in memory, and pages that were not.
+    pub(crate) fn cache_use(&self) -> (u64, u64) {
+        use redb::ReadableDatabase;
+        let Some(db) = &self.db else { return (0, 0) };
+        let stats = db.cache_stats();
+        (stats.read_hits() + stats.write_hits(), stats.read_misses() + stats.write_misses())
+    }
+
     /// Makes every commit so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
         if self.mode == OpenMode::ReadOnly {

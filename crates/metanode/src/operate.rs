@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use diaspore_engine::api::{CheckpointStatus, IntegrityStatus, ModeSince};
 use diaspore_engine::{Counts, Relocated, RelocationState};
+use diaspore_ledger::StorageMetrics;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,6 +51,7 @@ pub(crate) struct Status {
     pub(crate) last_day: Counts,
     pub(crate) average_latency_ms: f64,
     pub(crate) ledger_bytes: u64,
+    pub(crate) storage: StorageMetrics,
     pub(crate) uptime_ms: u64,
     pub(crate) integrity: IntegrityStatus,
     pub(crate) recovery_point_seq: u64,
@@ -300,6 +302,7 @@ pub(crate) async fn metrics(global: &Global) -> Outcome {
         "dedup_ratio": ratio(status.logical_bytes, status.unique_bytes),
         "compression_ratio": ratio(status.unique_bytes, status.compressed_bytes),
         "coding_overhead": ratio(status.stored_bytes, status.sealed_bytes),
+        "storage": status.storage,
     });
     global.output.print(&value, || metrics_text(&status))
 }
@@ -320,6 +323,18 @@ fn metrics_text(status: &Status) -> String {
             shown(status.unique_bytes, status.compressed_bytes)
         ),
         format!("Coding Overhead: {}", shown(status.stored_bytes, status.sealed_bytes)),
+        format!(
+            "Ledger Disk: {} reads ({}), {} writes ({}), {} flushes, {} deletes, {} errors; {} of its pages found in memory",
+            grouped(status.storage.reads),
+            bytes(status.storage.read_bytes),
+            grouped(status.storage.writes),
+            bytes(status.storage.written_bytes),
+            grouped(status.storage.flushes),
+            grouped(status.storage.deletes),
+            grouped(status.storage.errors),
+            ratio(status.storage.cache_hits, status.storage.cache_hits + status.storage.cache_misses)
+                .map_or_else(|| "none".to_owned(), |share| format!("{:.1}%", share * 100.0)),
+        ),
         format!("Measured Over: {} of service in the last 24h", duration(day.running_ms)),
     ]
     .join("\n")
@@ -521,7 +536,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "Storage Throughput: 2.00 ops/sec");
         assert_eq!(lines[3], "Multi-Cloud Failover: 3 failures (24h)");
-        assert_eq!(lines[8], "Measured Over: 1h 30m of service in the last 24h");
+        assert_eq!(lines[9], "Measured Over: 1h 30m of service in the last 24h");
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn engine_text(status: &Status) -> String {
         ("failed_reads_24h", "Reads that failed for want of shards in 24 hours.", status.last_day.failed_reads),
         ("released_seq", "Last released position of the log.", status.released_seq),
         ("log_leaves", "Leaves of the Merkle log.", status.log_size),
+        ("ledger_bytes", "Bytes of the local ledger on its disk.", status.ledger_bytes),
     ] {
         text.single(name, "gauge", help, value);
     }
@@ -109,6 +110,15 @@ fn engine_text(status: &Status) -> String {
         ("repaired_shards_total", "Shards made again.", status.integrity.repaired_shards),
         ("repaired_bytes_total", "Their bytes.", status.integrity.repaired_bytes),
         ("integrity_faults_total", "Shards and segments that failed verification.", status.integrity_faults),
+        ("ledger_reads_total", "Reads of the local ledger's files.", status.storage.reads),
+        ("ledger_writes_total", "Writes to them.", status.storage.writes),
+        ("ledger_deletes_total", "Files of it removed.", status.storage.deletes),
+        ("ledger_flushes_total", "Times that they were made durable.", status.storage.flushes),
+        ("ledger_read_bytes_total", "Bytes read from them.", status.storage.read_bytes),
+        ("ledger_written_bytes_total", "Bytes written to them.", status.storage.written_bytes),
+        ("ledger_errors_total", "Accesses to them that failed.", status.storage.errors),
+        ("ledger_cache_hits_total", "Pages of the ledger found in memory.", status.storage.cache_hits),
+        ("ledger_cache_misses_total", "Pages of it read from its disk.", status.storage.cache_misses),
     ] {
         text.single(name, "counter", help, value);
     }
@@ -226,6 +236,7 @@ mod tests {
     fn every_line_is_a_comment_or_a_sample() {
         let text = engine_text(&Status { state: "active".into(), ..Status::default() }) + &traffic_text(&Traffic::new("0123456789"));
         assert!(text.contains("diaspore_ready 1\n"));
+        assert!(text.contains("# TYPE diaspore_ledger_flushes_total counter\ndiaspore_ledger_flushes_total 0\n"), "{text}");
         for line in text.lines() {
             let sample = line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok());
             assert!(line.starts_with("# ") || sample, "{line}");

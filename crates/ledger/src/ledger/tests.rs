@@ -283,6 +283,29 @@ fn a_full_disk_is_full_until_there_is_room_for_more_than_a_little() {
 }
 
 #[test]
+fn every_access_to_the_medium_is_counted() {
+    let disk = MemoryMedium::new();
+    let ledger = filled(&disk);
+    ledger.append(issued(2, b"so that there is a segment")).unwrap();
+    let before = (ledger.metrics(), disk.sync_count());
+    ledger.append(issued(3, &[7; 5000])).unwrap();
+    ledger.sync().unwrap();
+    let after = ledger.metrics();
+    assert_eq!(after.writes, before.0.writes + 1);
+    let written = after.written_bytes - before.0.written_bytes;
+    assert!((5000..6000).contains(&written), "{written}");
+    assert_eq!(after.flushes - before.0.flushes, disk.sync_count() - before.1);
+    assert_eq!((after.errors, after.deletes), (before.0.errors, before.0.deletes));
+    ledger.journal_scan().unwrap();
+    assert!(ledger.metrics().reads > after.reads && ledger.metrics().read_bytes >= after.read_bytes + 5000);
+    assert!(after.cache_hits > 0, "{after:?}");
+    disk.set_capacity(Some(disk.used_bytes()));
+    ledger.append(issued(4, &[7; 5000])).unwrap_err();
+    assert_eq!(ledger.metrics().errors, before.0.errors + 1);
+    disk.set_capacity(None);
+}
+
+#[test]
 fn a_failed_sync_ends_everything() {
     let disk = MemoryMedium::new();
     let ledger = filled(&disk);
