@@ -16,6 +16,7 @@ mod collect;
 mod config;
 mod credentials;
 mod dev;
+mod drilled;
 mod durability;
 mod failure;
 mod history;
@@ -115,7 +116,8 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Checkpoint { wait, timeout_s } => checkpoint::run(global, *wait, *timeout_s).await,
         Distributed::Gc(flags) => collect::run(global, flags).await,
         Distributed::Scrub { now, deep, wait } => integrity::scrub(global, *now, *deep, *wait).await,
-        Distributed::Drill { report } => integrity::drill(global, report.as_deref()).await,
+        Distributed::Drill { verify: Some(file), key: Some(key), .. } => drilled::verify(global, file, key),
+        Distributed::Drill { report, .. } => integrity::drill(global, report.as_deref()).await,
         Distributed::Settle { wait, timeout_s } => operate::settle(global, *wait, *timeout_s).await,
         Distributed::Fsck(flags) => upkeep::fsck(global, flags).await,
         Distributed::Backup(command) => upkeep::backup(global, command).await,

@@ -74,6 +74,9 @@ pub fn sign_report(name: &KeyName, identity: &LogIdentity, kind: &str, body: &st
 /// The text of a report of this kind that [`sign_report`] signed, without its first line.
 pub fn open_report<'n>(note: &'n str, name: &KeyName, public: &LogPublicKey, kind: &str) -> Result<&'n str> {
     let malformed = BlockError::Malformed { what: "report" };
+    if has_control(note) {
+        return Err(malformed);
+    }
     let (text, line) = note.rsplit_once("\n\n").ok_or(malformed.clone())?;
     let (signer, key, signature) = line.strip_suffix('\n').and_then(signature_line).ok_or(malformed.clone())?;
     let signature = signature.try_into().map_err(|_| malformed.clone())?;
@@ -113,8 +116,7 @@ impl Checkpoint {
     /// the log's own key decides. Signatures by others (witnesses) may stand beside it.
     pub fn open(note: &str, public: &LogPublicKey) -> Result<Self> {
         let malformed = BlockError::Malformed { what: WHAT };
-        // Newlines are the only control characters: no carriage return, no zero byte.
-        if note.len() > MAX_NOTE || note.chars().any(|c| c < ' ' && c != '\n') {
+        if note.len() > MAX_NOTE || has_control(note) {
             return Err(malformed);
         }
         let (text, signatures) = note.rsplit_once("\n\n").ok_or(malformed.clone())?;
@@ -141,6 +143,17 @@ impl Checkpoint {
         let root = Hash32::from_bytes(BASE64.decode(lines.next()?).ok()?.try_into().ok()?);
         (size > 0 || root == empty_root()).then_some(Self { origin, size, root })
     }
+}
+
+/// Newlines are the only control characters of a note: no carriage return, no zero byte.
+fn has_control(note: &str) -> bool {
+    note.chars().any(|c| c < ' ' && c != '\n')
+}
+
+/// Who a report says it was signed by: the name in its signature line, of which nothing is believed before [`open_report`] checked it.
+pub fn claimed_signer(note: &str) -> Option<KeyName> {
+    let (_, line) = note.rsplit_once("\n\n")?;
+    KeyName::new(line.strip_suffix('\n').and_then(signature_line)?.0).ok()
 }
 
 /// Name, key id and signature of one line `— name base64(key id ‖ signature)`.

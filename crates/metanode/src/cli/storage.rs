@@ -66,6 +66,12 @@ pub(crate) enum Distributed {
         /// Write the report, a signed note under the log's key, to this file.
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
+        /// Rebuild nothing: check the report in this file, without asking anybody.
+        #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "report")]
+        verify: Option<PathBuf>,
+        /// Public key of the log for --verify: 64 hex digits, or a file holding them.
+        #[arg(long, value_name = "PUBKEY", requires = "verify")]
+        key: Option<String>,
     },
     /// Rebuild the service's data from the providers: empty disk, master key and provider credentials suffice.
     Recover(Recover),
