@@ -23,6 +23,15 @@ pub enum Mode {
     ReadOnly,
 }
 
+/// The operator's word on a list of losses that an earlier, refused recovery gave ([`crate::Loss`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptLoss {
+    /// The token of that list.
+    pub token: String,
+    /// Who says so, for the log.
+    pub by: String,
+}
+
 /// Bounds on memory. All in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -67,6 +76,8 @@ pub struct EngineConfig {
     pub profile: Profile,
     /// How to start.
     pub mode: Mode,
+    /// In a recovery: the operator's word that what is missing of the log is gone for good.
+    pub accept_loss: Option<AcceptLoss>,
     /// Memory bounds.
     pub limits: Limits,
     /// Longest wait for one provider's answer while starting.
@@ -90,6 +101,7 @@ impl EngineConfig {
         Self {
             profile,
             mode: Mode::Start,
+            accept_loss: None,
             limits: Limits::default(),
             probe_deadline: Duration::from_secs(10),
             answer_deadline: Duration::from_secs(30),

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use diaspore_block::id::{BlockId, BucketId, ChunkId};
 use diaspore_block::record::Content;
-use diaspore_ledger::{BlockEntry, ListItem, ListQuery, Snapshot};
+use diaspore_ledger::{BlockEntry, LedgerError, ListItem, ListQuery, Snapshot};
 use futures::stream::{self, StreamExt};
 
 use crate::api::Error;
 use crate::namespace::{local, view};
 use crate::read;
 use crate::read::walk::{Step, Walker};
+use crate::scrub::{Seen, noted};
 use crate::shards::{Depth, Place, survey};
 use crate::shared::Shared;
+use crate::world::cpu;
 
 /// Blocks taken from the ledger at once.
 const BATCH: usize = 1000;
@@ -79,9 +81,11 @@ pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Losses, Error> {
         after = Some(last.facts.id);
         losses.blocks += batch.len() as u64;
         let mut counts = stream::iter(batch).map(|entry| count(shared, entry)).buffered(ASKED_AT_ONCE);
-        while let Some((entry, shards)) = counts.next().await {
+        while let Some((entry, shown, silent)) = counts.next().await {
             let needed = entry.facts.geometry.k();
+            let shards = u8::try_from(shown.len()).unwrap_or(u8::MAX);
             if shards < needed {
+                remember(shared, &entry, &shown, silent)?;
                 lost.insert(entry.facts.id);
                 losses.lost_blocks.push(LostBlock { block: entry.facts.id.to_string(), shards, needed, settled: entry.settled });
             }
@@ -93,13 +97,33 @@ pub(crate) async fn find(shared: &Arc<Shared>) -> Result<Losses, Error> {
     Ok(losses)
 }
 
-/// Distinct shards of this very block that providers show.
-pub(crate) async fn count(shared: &Shared, entry: BlockEntry) -> (BlockEntry, u8) {
+/// What was found of a lost block, as scrubs keep it: nothing new relies on it from here on.
+fn remember(shared: &Shared, entry: &BlockEntry, shown: &BTreeSet<u8>, silent: bool) -> Result<(), Error> {
+    let n = entry.facts.geometry.n();
+    let mut check = view(shared)?.check_of(entry.facts.id).map_err(local)?.unwrap_or_default();
+    check.checked = shared.clock.now();
+    for shard in 0..n {
+        let seen = match (shown.contains(&shard), silent) {
+            (true, _) => Seen::Good,
+            (false, true) => Seen::Silent,
+            (false, false) => Seen::Missing,
+        };
+        check = noted(Some(check), n, shard, seen, None);
+    }
+    match cpu(|| shared.ledger.note_checks(&[(entry.facts.id, check)])) {
+        Ok(()) | Err(LedgerError::ReadOnly) => Ok(()),
+        Err(error) => Err(local(error)),
+    }
+}
+
+/// Distinct shards of this very block that providers show, and whether any domain kept silent.
+pub(crate) async fn count(shared: &Shared, entry: BlockEntry) -> (BlockEntry, BTreeSet<u8>, bool) {
     let facts = &entry.facts;
-    let seen = survey(shared, Place::of(facts), Depth::Header, None).await.seen;
+    let survey = survey(shared, Place::of(facts), Depth::Header, None).await;
+    let (seen, silent) = (survey.seen, !survey.silent.is_empty());
     let own = seen.iter().filter(|sighting| sighting.header.manifest().hash() == facts.manifest_hash);
     let shards: BTreeSet<u8> = own.map(|sighting| sighting.header.index()).collect();
-    (entry, u8::try_from(shards.len()).unwrap_or(u8::MAX))
+    (entry, shards, silent)
 }
 
 /// Current versions with a chunk in one of these blocks.

@@ -4,6 +4,7 @@
 pub(crate) mod base;
 mod chain;
 mod decide;
+pub(crate) mod loss;
 pub(crate) mod position;
 pub(crate) mod remains;
 mod tail;
@@ -31,6 +32,9 @@ use crate::world::cpu;
 use chain::{Chain, Local, refused};
 use position::Evidence;
 use tail::End;
+
+/// How far above every claim that is seen the claim of an accepting start stands.
+const ACCEPTED_STEP: u64 = 1 << 32;
 
 /// The engine, in whatever stage the evidence allows.
 pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
@@ -101,6 +105,8 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
         tracing::warn!(k, n, "too few domains answer for the full layout: commit blocks are written narrower");
     }
     let epoch = book.ranks().last().map_or(Epoch(1), |(epoch, _)| epoch.next());
+    // Whoever gives up what is hidden must stand above whatever claims are hidden with it.
+    let epoch = if ground.config.accept_loss.is_some() { Epoch(epoch.0.saturating_add(ACCEPTED_STEP)) } else { epoch };
     let incarnation = IncarnationId::draw(&mut ground.rng());
     let profile = &ground.config.profile;
     let claim = Claim {
@@ -161,22 +167,20 @@ fn newest_decided(chain: &[ChainEntry], book: &ClaimBook) -> Option<Rank> {
 /// Finds the end, decides, and sets the engine going.
 async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     let evidence = evidence(&ground)?;
-    let witnesses = match Box::pin(base::catch_up(&ground, &claimed, &evidence)).await? {
-        Ok(witnesses) => witnesses,
-        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
+    let (chain, end) = match Box::pin(whole_log(&ground, &claimed, &evidence)).await {
+        Ok(Ok(_)) if ground.config.accept_loss.is_some() => {
+            return Err(refused(
+                "nothing is missing of the log any more, so nothing was given up: run recover without --accept-loss".to_owned(),
+            ));
+        }
+        Ok(Ok(found)) => found,
+        Ok(Err(why)) => return Ok(idle(ground, Stage::Undetermined(why))),
+        Err(error) if loss::is_missing(&error) && matches!(ground.config.mode, Mode::Recover { .. }) => {
+            loss::resolve(&ground, &claimed, &evidence, error).await?
+        }
+        Err(error) => return Err(error),
     };
     let have = local_end(&ground)?;
-    let chain = match chain::find(&ground, &claimed.book, &evidence, claimed.rank, have).await? {
-        Ok(chain) => chain,
-        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
-    };
-    check_permission(&ground, &claimed, &chain)?;
-    let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
-    let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
-    let end = match tail::read(&ground, &claimed.book, &evidence, &chain, from).await? {
-        Ok(end) => end,
-        Err(why) => return Ok(idle(ground, Stage::Undetermined(why))),
-    };
     check_forks(&ground, &chain, &end)?;
     ground.unjudged.check()?;
     if let Err(few) = claimed.layout.check(&ground) {
@@ -204,6 +208,23 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     Ok(shared)
 }
 
+/// From the newest compacted log, or from what the disk has, to the end.
+async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> chain::Outcome<(Chain, End)> {
+    let witnesses = match Box::pin(base::catch_up(ground, claimed, evidence)).await? {
+        Ok(witnesses) => witnesses,
+        Err(why) => return Ok(Err(why)),
+    };
+    let have = local_end(ground)?;
+    let chain = match chain::find(ground, &claimed.book, evidence, claimed.rank, have).await? {
+        Ok(chain) => chain,
+        Err(why) => return Ok(Err(why)),
+    };
+    check_permission(ground, claimed, &chain)?;
+    let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
+    let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
+    Ok(tail::read(ground, &claimed.book, evidence, &chain, from).await?.map(|end| (chain, end)))
+}
+
 /// The last blocks that the disk had applied when the process started must have their quorum, whoever applied them.
 async fn raise(shared: &Arc<Shared>, have: Option<Local>, window: u64) -> Result<(), Error> {
     let Some(last) = have.map(|local| local.seq.0) else { return Ok(()) };
@@ -224,7 +245,8 @@ fn too_few_to_decide(ground: Ground, end: &End, few: &Error) -> Result<Arc<Share
     }
     cpu(|| ground.ledger.flush_view()).map_err(local)?;
     // With a decision the log would say so; without one nobody else does.
-    let lost: Vec<String> = end.may_have_lost.iter().map(Seq::to_string).collect();
+    let named = |seq: &Seq| if *seq == loss::ALL_LATER { "everything later".to_owned() } else { seq.to_string() };
+    let lost: Vec<String> = end.may_have_lost.iter().map(named).collect();
     let lost =
         if lost.is_empty() { String::new() } else { format!("; acknowledged writes may have been lost at sequence {}", lost.join(", ")) };
     Ok(idle(ground, Stage::ReadOnly(format!("recovered without a decision: {}{lost}", few.message))))

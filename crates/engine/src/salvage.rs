@@ -267,7 +267,8 @@ impl Salvage {
                 match entry {
                     None => found.push(Shortfall { block: None, shards: 0, needed: 0 }),
                     Some(entry) => {
-                        let (entry, shards) = losses::count(&self.shared, entry).await;
+                        let (entry, shown, _) = losses::count(&self.shared, entry).await;
+                        let shards = u8::try_from(shown.len()).unwrap_or(u8::MAX);
                         let needed = entry.facts.geometry.k();
                         if shards < needed {
                             found.push(Shortfall { block: Some(entry.facts.id.to_string()), shards, needed });

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use diaspore_block::id::{BlockId, Seq, Timestamp};
 use diaspore_block::record::ProviderMode;
-use diaspore_ledger::{BlockEntry, BlockFacts, CheckEntry, LedgerError};
+use diaspore_ledger::{BlockEntry, BlockFacts, CheckEntry, LedgerError, Snapshot};
 use diaspore_policy::ProviderId;
 use diaspore_provider::HealthState;
 use futures::StreamExt;
@@ -43,7 +43,7 @@ use crate::world::cpu;
 pub use census::{Census, ProviderCensus};
 pub use drill::{DrillReport, DrilledSet};
 pub use verdict::Integrity;
-pub(crate) use verdict::Seen;
+pub(crate) use verdict::{Seen, noted};
 
 /// Blocks asked for at once by a scrub that somebody waits for; whole shards take more memory.
 const AT_ONCE: usize = 16;
@@ -116,6 +116,12 @@ pub struct ScrubReport {
     pub census: Option<Census>,
     /// Why it ended early, if it did.
     pub failed: Option<String>,
+}
+
+/// Whether so few shards of a block were seen when it was last looked at that nothing can rely on it.
+pub(crate) fn is_known_lost(view: &Snapshot, block: &BlockEntry) -> Result<bool, Error> {
+    let check = view.check_of(block.facts.id).map_err(local)?;
+    Ok(verdict::judge(block, check.as_ref()).integrity == Integrity::Lost)
 }
 
 /// What is known about integrity besides the table of checks. Outlives an incarnation, not the process.

@@ -172,7 +172,12 @@ async fn succeed(line: &Succession, current: &Arc<Shared>, wish: Wish) -> Result
         }
         crate::world::cpu(|| current.ledger.sync()).map_err(|error| Fatal::JournalSync(error.to_string()))?;
     }
-    match Box::pin(reconcile::start(current.ground.clone())).await {
+    let mut ground = current.ground.clone();
+    if current.layout.is_some() {
+        // The operator's word was on one list, once.
+        ground.config.accept_loss = None;
+    }
+    match Box::pin(reconcile::start(ground)).await {
         Ok(next) => {
             let decided = next.layout.is_some();
             if decided || current.layout.is_none() {

@@ -25,6 +25,7 @@ use crate::chunker::Chunker;
 use crate::collect::Pins;
 use crate::commit::SmallChunk;
 use crate::namespace::{local, view};
+use crate::scrub;
 use crate::shared::Shared;
 use crate::world::cpu;
 use content::{ContentBuilder, FullList, Rest};
@@ -299,6 +300,9 @@ impl Desk {
         let view = view(&self.shared)?;
         let still = view.chunk(self.bucket, &id).map_err(local)?.is_some_and(|now| now.block == place.block);
         let Some(block) = view.block(place.block).map_err(local)?.filter(|_| still) else { return Ok(false) };
+        if scrub::is_known_lost(&view, &block)? {
+            return Ok(false);
+        }
         if !block.settled {
             if !pack::is_reachable(&self.shared, &block) {
                 return Ok(false);

@@ -59,6 +59,32 @@ pub(crate) struct Verified {
     /// The earlier checkpoint that this log extends.
     #[serde(skip_serializing_if = "Option::is_none")]
     extends: Option<u64>,
+    /// Entries in which an operator gave up, or declared possibly lost, what had been acknowledged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    losses: Vec<GivenUp>,
+    /// The earlier checkpoint stands for entries that were given up, so that it cannot be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomparable: Option<Incomparable>,
+}
+
+/// An entry `MayHaveLost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct GivenUp {
+    /// Index of the entry.
+    entry: u64,
+    /// When, in milliseconds since 1970.
+    time_ms: u64,
+    /// Entries before the decision that it belongs to: what had been behind them and is not any more was given up.
+    kept: u64,
+}
+
+/// An earlier checkpoint behind the end of what was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Incomparable {
+    /// Its entries.
+    size: u64,
+    /// Those of them that were kept.
+    kept: u64,
 }
 
 /// Runs the command.
@@ -90,7 +116,21 @@ pub(crate) async fn run(global: &Global, command: &Audit) -> Outcome {
 
 fn print(format: Format, verified: &Verified) -> Outcome {
     format.print(verified, || {
-        let extends = verified.extends.map_or_else(String::new, |size| format!("\nExtends: the earlier checkpoint of {size} entries"));
+        let mut more: Vec<String> =
+            verified.extends.iter().map(|size| format!("\nExtends: the earlier checkpoint of {size} entries")).collect();
+        more.extend(verified.losses.iter().map(|loss| {
+            format!(
+                "\nLoss: entry {} says that an operator gave up what may have stood behind the first {} entries (time {} ms)",
+                loss.entry, loss.kept, loss.time_ms
+            )
+        }));
+        more.extend(verified.incomparable.iter().map(|Incomparable { size, kept }| {
+            format!(
+                "\nNot Comparable: the earlier checkpoint of {size} entries stands for entries that were given up behind the first {kept}; \
+                 one of at most {kept} entries would tell whether those are the same"
+            )
+        }));
+        let extends = more.concat();
         format!(
             "Verified: {} of {} entries are in the signed log{}\nOrigin: {}\nRoot: {}{extends}",
             verified.entries,
@@ -150,6 +190,7 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
     let (mut tree, mut root_then) = (LogTree::new(), None);
     let (mut first, mut entries, mut bases, mut proofs_failed) = (None, 0_u64, BTreeSet::new(), None);
     let mut seal: Option<Seal> = None;
+    let (mut losses, mut decided): (Vec<GivenUp>, u64) = (Vec::new(), 0);
     for (at, text) in BufReader::new(file).lines().enumerate() {
         let text = text.explain(|| format!("cannot read {}", path.display()))?;
         if seal.is_some() {
@@ -165,6 +206,12 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
             return Err(violation(format!("entry {} is missing: line {} is entry {}", start + entries, at + 1, line.index)));
         }
         let leaf = leaf(&line)?;
+        // A decision is the first entry of its block, and what it gives up follows it there.
+        if line.kind == RecordKind::name_of(RecordKind::Decision.to_u8()) {
+            decided = line.index;
+        } else if line.kind == RecordKind::name_of(RecordKind::MayHaveLost.to_u8()) {
+            losses.push(GivenUp { entry: line.index, time_ms: line.time_ms, kept: decided });
+        }
         if earlier.as_ref().is_some_and(|earlier| earlier.size == entries && start == 0) {
             root_then = Some(tree.root());
         }
@@ -192,6 +239,7 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
     if let Some(failure) = proofs_failed {
         return Err(failure);
     }
+    let mut incomparable = None;
     let extends = match earlier {
         None => None,
         Some(earlier) => {
@@ -201,13 +249,20 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
                 );
             }
             let then = if earlier.size == signed.size { Some(signed.root) } else { root_then };
-            if earlier.origin.as_str() != signed.origin.as_str() || then != Some(earlier.root) {
+            let same_log = earlier.origin.as_str() == signed.origin.as_str();
+            let cut = losses.iter().map(|loss| loss.kept).filter(|kept| *kept < earlier.size).min();
+            if same_log
+                && then != Some(earlier.root)
+                && let Some(kept) = cut
+            {
+                incomparable = Some(Incomparable { size: earlier.size, kept });
+            } else if !same_log || then != Some(earlier.root) {
                 return Err(violation(format!(
                     "this log does not extend the earlier checkpoint of {} entries: history was rewritten",
                     earlier.size
                 )));
             }
-            Some(earlier.size)
+            Some(earlier.size).filter(|_| incomparable.is_none())
         }
     };
     Ok(Verified {
@@ -218,6 +273,8 @@ pub(crate) fn verify(path: &Path, key: &LogPublicKey, earlier: Option<&Path>) ->
         origin: signed.origin.as_str().to_owned(),
         complete,
         extends,
+        losses,
+        incomparable,
     })
 }
 

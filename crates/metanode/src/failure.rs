@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use diaspore_engine::Loss;
+
 /// Exit codes, the same for every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -24,6 +26,8 @@ pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) message: String,
     pub(crate) hints: Vec<String>,
+    /// What a refused recovery would lose.
+    pub(crate) loss: Option<Box<Loss>>,
 }
 
 /// What commands return.
@@ -32,7 +36,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// A failure of this class with its sentence.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hints: Vec::new() }
+        Self { exit, message: message.into(), hints: Vec::new(), loss: None }
     }
 
     /// Exit 1.

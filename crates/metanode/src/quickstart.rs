@@ -145,6 +145,7 @@ impl Stage<'_> {
         self.home.create()?;
         let profiles = BuiltInProfiles::load().explain(|| "the built-in policies are broken".to_owned())?;
         let parts = Parts {
+            accept_loss: None,
             home: self.home.clone(),
             profile: profiles.get("quickstart").explain(|| "the quickstart policy is missing".to_owned())?.clone(),
             specs: self.clouds.specs.clone(),

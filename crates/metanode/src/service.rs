@@ -8,7 +8,7 @@ use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
-use diaspore_engine::{Engine, EngineConfig, Fatal, Mode, Unanswered};
+use diaspore_engine::{AcceptLoss, Engine, EngineConfig, Fatal, Loss, Mode, Unanswered};
 use diaspore_ledger::{FileMedium, Ledger, LedgerError, MemoryMedium, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
 use diaspore_provider::{Credentials, Fleet, FleetOptions, ProviderId};
@@ -24,7 +24,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{credentials, history, init, salvage, secret, upkeep};
+use crate::{credentials, history, init, recovered, salvage, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -36,6 +36,8 @@ pub(crate) struct Parts {
     pub(crate) probe_deadline: Duration,
     pub(crate) answer_deadline: Duration,
     pub(crate) checkpoint_after: u64,
+    /// In a recovery: the operator's word on a list of losses.
+    pub(crate) accept_loss: Option<AcceptLoss>,
 }
 
 /// A running engine and the word that it has stopped for good.
@@ -96,7 +98,8 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
 
 /// `storage distributed recover`.
 pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
-    let (home, config, parts) = prepare(global, &flags.listen)?;
+    let (home, config, mut parts) = prepare(global, &flags.listen)?;
+    parts.accept_loss = flags.accept_loss.clone().map(|token| AcceptLoss { token, by: recovered::operator() });
     if let Some(folder) = &flags.salvage {
         return Box::pin(salvage::run(global, &parts, folder)).await;
     }
@@ -104,7 +107,10 @@ pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     home.create()?;
     let keyring = find_keyring(&parts).await?;
     let declare_lost = flags.declare_lost.iter().map(|name| domain_of(&parts.specs, name)).collect::<Outcome<_>>()?;
-    let running = bring_up(&parts, keyring, Mode::Recover { declare_lost }).await?;
+    let running = match bring_up(&parts, keyring, Mode::Recover { declare_lost }).await {
+        Ok(running) => running,
+        Err(failure) => return Err(recovered::refused(global.output, failure)?),
+    };
     // An end of the log that is not decided shows nothing; with too few domains to write, everything can still be read.
     if !running.engine.is_readable() {
         return require_active(&running.engine);
@@ -154,6 +160,7 @@ pub(crate) fn prepare(global: &Global, serve: &Serve) -> Outcome<(Home, Config, 
         probe_deadline: Duration::from_millis(config.service.probe_deadline_ms),
         answer_deadline: Duration::from_millis(config.service.answer_deadline_ms),
         checkpoint_after: config.service.checkpoint_after,
+        accept_loss: None,
     };
     Ok((home, config, parts))
 }
@@ -224,6 +231,7 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
     let (told, fatal) = mpsc::unbounded_channel();
     let mut config = EngineConfig::new(parts.profile.clone());
     config.mode = mode;
+    config.accept_loss = parts.accept_loss.clone();
     config.probe_deadline = parts.probe_deadline;
     config.answer_deadline = parts.answer_deadline;
     config.checkpoint_after = parts.checkpoint_after;
@@ -233,7 +241,7 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
     config.on_fatal = Arc::new(move |event| drop(told.send(event)));
     let own = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), Arc::new(own));
-    let engine = Box::pin(starting).await.map_err(engine_failure)?;
+    let engine = Box::pin(starting).await.map_err(start_failure)?;
     Ok(Running { engine, fatal, disk })
 }
 
@@ -415,6 +423,18 @@ pub(crate) fn engine_failure(error: Error) -> Failure {
     let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source()).map(ToString::to_string);
     let message = std::iter::once(error.message.clone()).chain(causes).collect::<Vec<_>>().join(": ");
     Failure::new(exit, message)
+}
+
+/// The same for a start, which may come with a list of what is missing.
+fn start_failure(mut error: Error) -> Failure {
+    let Some(source) = error.source.take() else { return engine_failure(error) };
+    match source.downcast::<Loss>() {
+        Ok(loss) => Failure { loss: Some(loss), ..engine_failure(error) },
+        Err(source) => {
+            error.source = Some(source);
+            engine_failure(error)
+        }
+    }
 }
 
 /// The same for the keyring at the providers. An account that was turned away is a mistake in the configuration (exit 2), which no

@@ -12,6 +12,7 @@ use diaspore_ledger::{BaseStep, ChainEntry, JournalEntry, LedgerError, LogHead};
 use futures::stream::{self, StreamExt};
 
 use super::chain::{self, Chain, Local, Outcome, refused};
+use super::loss::ALL_LATER;
 use super::position::Evidence;
 use super::{Claimed, local_end};
 use crate::api::{Error, ErrorKind};
@@ -38,6 +39,10 @@ impl Witnesses {
             decided
                 .or_else(|| known.iter().find(|entry| entry.predecessor.is_some_and(|(at, _)| at == writer)).map(|entry| entry.last_valid))
         };
+        // What an operator gave up is gone, whoever wrote it and whatever shows it later.
+        let open = known.iter().filter(|entry| entry.may_have_lost.last() == Some(&ALL_LATER)).map(|entry| entry.last_valid);
+        let given_up = open.chain(chain.given_up_above).max();
+        let end_of = |writer| end_of(writer).or_else(|| given_up.filter(|_| chain.ruling.is_none_or(|ruling| ruling.1 != writer)));
         let marks = self.0.iter().map(|(writer, acked)| end_of(*writer).map_or(*acked, |end| end.min(*acked)));
         marks.max().unwrap_or(Seq(0))
     }
@@ -151,6 +156,12 @@ pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRo
         }
         match read::root(ground, &head.root).await {
             Ok(root) if root.covers == head.covers && admits(&root) => {
+                if let Some(have) = local_end(ground)?
+                    && let Err(why) = continues(ground, &root, have).await?
+                {
+                    tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over");
+                    continue;
+                }
                 begun = true;
                 match install_root(ground, &root).await? {
                     Ok(()) => break,

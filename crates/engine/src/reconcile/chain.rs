@@ -9,6 +9,7 @@ use diaspore_block::record::{Decision, Private};
 use diaspore_policy::FailureDomain;
 use futures::future::join_all;
 
+use super::loss::{ALL_LATER, missing};
 use super::position::{Care, Evidence, Found, Subject, Verdict};
 use crate::api::{Error, ErrorKind};
 use crate::claim::{ClaimBook, Rank};
@@ -49,6 +50,8 @@ pub(super) struct Chain {
     /// The highest sequence that blocks of passed-over incarnations say was acknowledged. Too few of their shards are left to read
     /// them, so they seem never to have decided; but what they witness must be there (PROTOCOL rule 8, C19).
     pub(super) marks: Seq,
+    /// The last sequence behind which an operator gave everything up that earlier incarnations wrote.
+    pub(super) given_up_above: Option<Seq>,
 }
 
 /// The first blocks of an incarnation that decided.
@@ -115,7 +118,8 @@ pub(super) async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Ran
 
 /// Finds who rules, and the stretches between the ledger and the present.
 pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence, own: Rank, local: Option<Local>) -> Outcome<Chain> {
-    let mut chain = Chain { stretches: Vec::new(), ruling: None, passed_over: Vec::new(), ends: Vec::new(), marks: Seq(0) };
+    let mut chain =
+        Chain { stretches: Vec::new(), ruling: None, passed_over: Vec::new(), ends: Vec::new(), marks: Seq(0), given_up_above: None };
     let mut first_stretch = None;
     for rank in book.ranks().into_iter().rev().filter(|rank| *rank != own) {
         let at_home = local.filter(|local| local.incarnation == rank.1);
@@ -155,6 +159,21 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
     walk_back(ground, book, evidence, local, chain, newest).await
 }
 
+/// Keeps in mind what a decision says about everything later.
+fn note_given_up(chain: &mut Chain, decision: &Decision) {
+    if decision.may_have_lost.last() == Some(&ALL_LATER) {
+        chain.given_up_above = chain.given_up_above.max(Some(decision.last_valid));
+    }
+}
+
+fn not_on_chain(local: Local) -> Error {
+    refused(format!(
+        "fork: what stands at sequence {} of incarnation {} is no part of the log that was decided later; two machines acknowledged different \
+         histories, or an operator gave that one up. Keep this disk, and compare before anything else is written",
+        local.seq, local.incarnation
+    ))
+}
+
 async fn walk_back(
     ground: &Ground,
     book: &ClaimBook,
@@ -176,12 +195,17 @@ async fn walk_back(
         // Back to the writer of the block before `first`.
         subject = loop {
             let Some((predecessor, epoch)) = decision.predecessor else {
+                note_given_up(&mut chain, &decision);
+                if let Some(local) = local {
+                    return Err(not_on_chain(local));
+                }
                 if first.0 > have.0 + 1 {
-                    return Err(refused(format!("the log begins at sequence {first}: the beginning is missing")));
+                    return Err(missing(format!("the log begins at sequence {first}: the beginning is missing")));
                 }
                 return Ok(Ok(chain));
             };
             chain.ends.push((predecessor, decision.last_valid));
+            note_given_up(&mut chain, &decision);
             if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
                 return Ok(Ok(join_local(ground, book, chain, local, first, (epoch, decision.last_valid)).await?));
             }
@@ -191,13 +215,14 @@ async fn walk_back(
             // ends counts even when the ledger has all blocks before it.
             let start = match carried.remove(&predecessor) {
                 Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: std::mem::take(&mut carried) },
-                None if complete => return Ok(Ok(chain)),
+                // A disk that stands in none of the incarnations on the way stands beside the log: followed to its beginning to be sure.
+                None if complete && local.is_none() => return Ok(Ok(chain)),
                 None => match Box::pin(beginning_of(ground, book, evidence, (epoch, predecessor))).await? {
                     Beginning::Decided(start) => *start,
                     Beginning::PassedOver(_) => match copied_decision(ground, book, evidence, (writer, &decision), predecessor).await? {
                         Some(earlier) => Start { first: first_of(&earlier), decision: earlier, carried: BTreeMap::new() },
                         None => {
-                            return Err(refused(format!(
+                            return Err(missing(format!(
                                 "acknowledged data is missing: incarnation {predecessor} wrote up to sequence {last_valid} and its first blocks are gone"
                             )));
                         }

@@ -57,7 +57,8 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
     let lost = end.may_have_lost.clone();
     let mut records = vec![NewRecord::system(decision).about(shared.writer.incarnation)];
     if !lost.is_empty() {
-        records.push(NewRecord::system(MayHaveLost { seqs: lost, reason: "the operator declared failure domains lost".to_owned() }));
+        let reason = end.reason.clone().unwrap_or_else(|| "the operator declared failure domains lost".to_owned());
+        records.push(NewRecord::system(MayHaveLost { seqs: lost, reason }));
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let started = ServiceStarted { incarnation: shared.writer.incarnation, version };

@@ -228,7 +228,9 @@ fn continued(ground: &Ground, tree: &LogTree, found: &Found) -> Result<Option<Lo
 /// The rank of who wrote what the ledger ends with.
 fn rank_of(claimed: &Claimed, have: Local) -> Result<Rank, Error> {
     let rank = claimed.book.ranks().into_iter().find(|(_, incarnation)| *incarnation == have.incarnation);
-    rank.ok_or_else(|| refused(format!("the ledger ends at sequence {} of incarnation {}, which no provider knows", have.seq, have.incarnation)))
+    rank.ok_or_else(|| {
+        refused(format!("the ledger ends at sequence {} of incarnation {}, which no provider knows", have.seq, have.incarnation))
+    })
 }
 
 fn note(ranges: &mut Vec<(u64, u64)>, seq: u64) {
@@ -253,7 +255,8 @@ fn token(ground: &Ground, loss: &Loss, blobs: Sha256) -> String {
             hash.update(to.to_be_bytes());
         }
     }
-    for texts in [&loss.incarnations, &loss.silent, &loss.declared, &vec![loss.log_root.clone()]] {
+    hash.update(&loss.log_root);
+    for texts in [&loss.incarnations, &loss.silent, &loss.declared] {
         hash.update((texts.len() as u64).to_be_bytes());
         for text in texts {
             hash.update((text.len() as u64).to_be_bytes());
@@ -261,14 +264,16 @@ fn token(ground: &Ground, loss: &Loss, blobs: Sha256) -> String {
         }
     }
     hash.update(blobs.finalize());
-    let digits: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    digits.as_bytes().chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join("-")
+    let digest: [u8; 32] = hash.finalize().into();
+    let groups = digest.chunks(2).take(4).map(|pair| pair.iter().fold(0_u16, |value, byte| value << 8 | u16::from(*byte)));
+    groups.map(|group| format!("{group:04x}")).collect::<Vec<_>>().join("-")
 }
 
 /// Applies what is kept but the last window, which the decision carries over as far as it must.
 async fn accept(ground: &Ground, claimed: &Claimed, evidence: &Evidence, plan: Plan, word: &AcceptLoss) -> Result<(Chain, End), Error> {
     let Plan { loss, remains, ruling } = plan;
-    let changed = || refused("what can be read changed meanwhile; nothing was decided: run recover again, and look at the list again".to_owned());
+    let changed =
+        || refused("what can be read changed meanwhile; nothing was decided: run recover again, and look at the list again".to_owned());
     let tip = Tip::behind(&ground.ledger.snapshot().map_err(local)?, Counter(0))?;
     let (mut pending, mut tree) = (VecDeque::new(), tip.log);
     let window = u64::from(ground.config.profile.window);
@@ -298,13 +303,8 @@ async fn accept(ground: &Ground, claimed: &Claimed, evidence: &Evidence, plan: P
         marks: Seq(0),
         given_up_above: Some(last),
     };
-    let end = End {
-        pending: pending.into(),
-        may_have_lost: vec![last.next(), ALL_LATER],
-        reason: Some(reason(&loss, word)),
-        last,
-        next_counter,
-    };
+    let end =
+        End { pending: pending.into(), may_have_lost: vec![last.next(), ALL_LATER], reason: Some(reason(&loss, word)), last, next_counter };
     Ok((chain, end))
 }
 

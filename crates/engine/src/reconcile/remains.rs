@@ -45,8 +45,8 @@ pub(crate) struct Writer {
 /// What stands at a position.
 #[derive(Debug)]
 pub(crate) enum Spot {
-    /// A block that can be read.
-    Found(Box<Found>),
+    /// A block that can be read, and whose it is.
+    Found(Box<Found>, Rank),
     /// Nothing that can be read.
     Gap,
 }
@@ -117,6 +117,8 @@ pub(crate) struct Remains {
     pub(crate) empty: Vec<Rank>,
     /// The highest sequence that any header says was acknowledged.
     pub(crate) marks: Seq,
+    /// What later decisions passed over or gave up.
+    passed: BTreeSet<IncarnationId>,
 }
 
 impl Remains {
@@ -141,13 +143,10 @@ impl Remains {
             }
         }
         // What a later decision passed over never was part of the log.
-        let passed: BTreeSet<IncarnationId> = remains
-            .writers
-            .iter()
-            .filter_map(|writer| writer.decision.as_ref())
-            .flat_map(|decision| decision.passed_over.clone())
-            .collect();
-        remains.writers.retain(|writer| !passed.contains(&writer.rank.1));
+        let decisions = remains.writers.iter().filter_map(|writer| writer.decision.as_ref());
+        remains.passed = decisions.flat_map(|decision| decision.passed_over.clone()).collect();
+        let Self { writers, passed, .. } = &mut remains;
+        writers.retain(|writer| !passed.contains(&writer.rank.1));
         Ok(remains)
     }
 
@@ -206,11 +205,14 @@ impl Remains {
 
     /// Whether a state that `writer` left at `seq` may be part of the log, as far as anything that is left tells.
     pub(crate) fn admits(&self, writer: IncarnationId, seq: Seq) -> bool {
-        let Some(at) = self.writers.iter().position(|known| known.rank.1 == writer) else {
-            // Its own blocks are gone. It was there, or nobody could have compacted its log.
-            return self.writers.iter().all(|other| other.first > seq || other.last <= seq);
+        let ranks = self.writers.iter().map(|known| known.rank).chain(self.empty.iter().copied());
+        let rank = ranks.into_iter().find(|rank| rank.1 == writer);
+        let contradicts = |other: &&Writer| match rank {
+            Some(rank) => other.rank > rank && other.first <= seq,
+            // Its claim is gone too.
+            None => other.first <= seq && other.last > seq,
         };
-        self.writers.iter().skip(at + 1).all(|later| later.first > seq)
+        !self.passed.contains(&writer) && !self.writers.iter().any(|other| contradicts(&other))
     }
 
     /// Who may have written the block at `seq`, newest first.
@@ -231,7 +233,7 @@ impl Remains {
             if let Verdict::Readable(found) = evidence.judge(ground, &writer.subject, counter, Care::Replay).await?
                 && found.seq() == seq
             {
-                return Ok(Spot::Found(found));
+                return Ok(Spot::Found(found, writer.rank));
             }
         }
         Ok(Spot::Gap)

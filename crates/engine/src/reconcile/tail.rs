@@ -7,6 +7,7 @@ use diaspore_ledger::LedgerError;
 use futures::stream::{self, StreamExt};
 
 use super::chain::{Chain, Outcome, Stretch, older_copy, refused};
+use super::loss::missing;
 use super::position::{Care, Evidence, Found, Verdict};
 use crate::api::Error;
 use crate::claim::ClaimBook;
@@ -24,6 +25,8 @@ pub(super) struct End {
     pub(super) pending: Vec<Found>,
     /// Sequences void only because domains were declared lost.
     pub(super) may_have_lost: Vec<Seq>,
+    /// The account of it for the log, when it was accepted rather than concluded.
+    pub(super) reason: Option<String>,
     /// Last valid sequence.
     pub(super) last: Seq,
     /// First counter of the ruling incarnation beyond it.
@@ -66,7 +69,7 @@ fn check_marks(marks: Seq, last: Seq) -> Result<(), Error> {
     if marks <= last {
         return Ok(());
     }
-    Err(refused(format!(
+    Err(missing(format!(
         "acknowledged data is missing: blocks or heads say that everything up to sequence {marks} was acknowledged, but the log can be read only up to {last}; \
          bring more providers back, or restore the service's disk; if domains are lost for good, run recover and declare them lost"
     )))
@@ -93,12 +96,12 @@ async fn replay_closed(ground: &Ground, book: &ClaimBook, evidence: &Evidence, s
                 apply(ground, &found)?;
             }
             Verdict::Unacknowledged { .. } => {
-                return Err(refused(format!(
+                return Err(missing(format!(
                     "acknowledged data is missing: sequence {seq} lies inside the decided log and too few shards of it are left"
                 )));
             }
             Verdict::Undetermined { why, .. } => {
-                return Err(refused(format!("sequence {seq} of the decided log cannot be read: {why}")));
+                return Err(missing(format!("sequence {seq} of the decided log cannot be read: {why}")));
             }
         }
         counter = counter.next();
@@ -147,7 +150,7 @@ async fn replay_open(
     Ok(Ok((pending, counter)))
 }
 
-fn hold_back(ground: &Ground, pending: &mut VecDeque<Found>, found: Found, window: u64) -> Result<(), Error> {
+pub(super) fn hold_back(ground: &Ground, pending: &mut VecDeque<Found>, found: Found, window: u64) -> Result<(), Error> {
     pending.push_back(found);
     while pending.len() as u64 > window
         && let Some(released) = pending.pop_front()
@@ -211,9 +214,9 @@ async fn find_end(
         };
         let Some(first) = end else { continue };
         if visible && counter.0 >= first.0.saturating_add(window) {
-            let missing = stretch.base.saturating_add(first.0);
-            return Err(refused(format!(
-                "acknowledged data is missing: sequence {missing} cannot be read, but sequence {seq}, a whole window later, exists; \
+            let gone = stretch.base.saturating_add(first.0);
+            return Err(missing(format!(
+                "acknowledged data is missing: sequence {gone} cannot be read, but sequence {seq}, a whole window later, exists; \
                  bring more providers back, or restore the service's disk"
             )));
         }

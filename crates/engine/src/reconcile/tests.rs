@@ -27,6 +27,8 @@ struct World {
     keys: Arc<Keyring>,
     tenant: TenantId,
     seed: u64,
+    /// What the next recovery accepts.
+    accept_loss: Option<crate::config::AcceptLoss>,
 }
 
 impl World {
@@ -34,7 +36,14 @@ impl World {
         let mut rng = StdRng::seed_from_u64(1);
         let tenant = TenantId::draw(&mut rng);
         let keys = Keyring::create(&mut rng).with_tenant(tenant, TenantKeys::draw(&mut rng)).unwrap();
-        Self { stores: (0..6).map(|_| Arc::new(InMemory::new())).collect(), hostile: Vec::new(), keys: Arc::new(keys), tenant, seed: 1 }
+        Self {
+            stores: (0..6).map(|_| Arc::new(InMemory::new())).collect(),
+            hostile: Vec::new(),
+            keys: Arc::new(keys),
+            tenant,
+            seed: 1,
+            accept_loss: None,
+        }
     }
 
     fn fleet(&self) -> Fleet {
@@ -59,6 +68,7 @@ impl World {
         let profile = Profile { replication_factor: 4, max_cloud_providers: 6, ..Profile::default() };
         let mut config = EngineConfig::new(profile);
         config.mode = mode;
+        config.accept_loss = self.accept_loss.clone();
         let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
         Engine::start(config, Arc::clone(&self.keys), self.fleet(), ledger, clock, Arc::new(SeededEntropy::new(self.seed))).await
     }
@@ -361,6 +371,7 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
 }
 
 mod attempts;
+mod loss;
 
 /// What a newer version would write: sealed as ever, with a version inside that this build does not know.
 mod newer {

@@ -33,7 +33,7 @@ pub(super) async fn replay(
     futures::pin_mut!(spots);
     while let Some((seq, spot)) = spots.next().await {
         let taken = match spot {
-            Ok(Spot::Found(found)) => {
+            Ok(Spot::Found(found, _)) => {
                 let follows = salvaged.holes.is_empty() && follow(ground, &found)?;
                 follows || take_up(ground, &found, salvaged)?
             }

@@ -257,6 +257,10 @@ pub(crate) struct Recover {
     /// Provider known to be dead for good; repeatable. Written into the log.
     #[arg(long, value_name = "NAME")]
     pub(crate) declare_lost: Vec<String>,
+    /// What is missing of the log is gone for good: go on without it. TOKEN stands for the exact list that a refused recovery printed; with another
+    /// list it refuses again. Written into the log.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "salvage")]
+    pub(crate) accept_loss: Option<String>,
     /// Copy every blob that can still be rebuilt into this folder, and list what cannot. Claims nothing, writes nothing to any provider, leaves
     /// the data folder alone; run again, it adds to what is there. Exit code 4 when something is missing, 78 when nothing can be rebuilt.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["declare_lost", "serve"])]
