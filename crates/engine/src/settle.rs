@@ -192,9 +192,10 @@ pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
 /// Tells the ledger where the shards of blocks that became complete are: of those that were settled before in the log, as the map of the
 /// next recovery has to know it; a first settlement follows from the acknowledgements, which names alone find again.
 fn note_settled(shared: &Arc<Shared>) -> Result<(), LedgerError> {
-    let mut moves = Vec::new();
+    let (mut moves, mut repaired) = (Vec::new(), 0);
     for open in shared.settlement.take_settled() {
         if open.repair {
+            repaired += 1;
             let known = |shard: u8, home: &ProviderId| {
                 let there = |place: &&diaspore_block::record::Placement| place.shard == shard && place.acked;
                 open.facts.placements.iter().find(there).is_some_and(|place| place.provider == home.as_str())
@@ -212,7 +213,12 @@ fn note_settled(shared: &Arc<Shared>) -> Result<(), LedgerError> {
     }
     if !moves.is_empty() {
         let task = Arc::clone(shared);
-        shared.spawn(async move { report_moves(&task, moves).await });
+        shared.spawn(async move {
+            report_moves(&task, moves).await;
+            task.settlement.told(repaired);
+        });
+    } else if repaired > 0 {
+        shared.settlement.told(repaired);
     }
     Ok(())
 }

@@ -131,6 +131,8 @@ struct State {
     waiting: BTreeMap<Seq, BTreeSet<BlockId>>,
     released: Seq,
     suspects: BTreeMap<(BlockId, u8), Suspect>,
+    /// Repaired blocks of which the map does not say yet where their shards are.
+    untold: u64,
 }
 
 /// What remains to be settled.
@@ -270,7 +272,8 @@ impl Settlement {
     /// What waits for repair.
     pub(crate) fn repairs(&self) -> Repairs {
         let state = self.state();
-        let mut repairs = Repairs::default();
+        // A scrub that began before the map knows better would miss the shard at its old place.
+        let mut repairs = Repairs { blocks: state.untold, ..Repairs::default() };
         for open in state.open.values().filter(|open| open.repair) {
             repairs.blocks += 1;
             repairs.failed += u64::from(open.failures >= SEVERAL && !open.busy);
@@ -313,17 +316,27 @@ impl Settlement {
         self.announce();
     }
 
-    /// Takes out complete blocks whose records the ledger knows, for it to note where the shards are.
+    /// Takes out complete blocks whose records the ledger knows, for it to note where the shards are. Repaired ones count as waiting until
+    /// [`Self::told`].
     pub(crate) fn take_settled(&self) -> Vec<Open> {
         let mut state = self.state();
         let done: Vec<BlockId> =
             state.open.iter().filter(|(_, open)| open.is_complete() && open.applied).map(|(block, _)| *block).collect();
         let taken: Vec<Open> = done.iter().filter_map(|block| state.open.remove(block)).collect();
+        state.untold += taken.iter().filter(|open| open.repair).count() as u64;
         drop(state);
         if !taken.is_empty() {
             self.announce();
         }
         taken
+    }
+
+    /// The map says where the shards of so many repaired blocks are, or never will.
+    pub(crate) fn told(&self, repaired: u64) {
+        let mut state = self.state();
+        state.untold = state.untold.saturating_sub(repaired);
+        drop(state);
+        self.announce();
     }
 
     /// Forgets blocks that no commit block named: uploads that broke off.
