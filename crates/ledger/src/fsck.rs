@@ -52,6 +52,9 @@ pub struct IntegrityReport {
     pub migrations: Vec<MigrationReport>,
     /// Why the view could not be read at all; none when it could.
     pub view_unusable: Option<String>,
+    /// The installing of a compacted log broke off: nothing is damaged, and nothing is there until a start or a recovery goes on with it.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 /// One stream of the journal.
@@ -232,6 +235,12 @@ fn look_at_view(report: &mut IntegrityReport, frozen: &Arc<Frozen>, told: &Told)
         return;
     }
     let state: &dyn State = frozen.as_ref();
+    let incomplete = contained(report, || Snapshot::new(Arc::clone(frozen) as _).is_incomplete());
+    if incomplete == Some(true) {
+        // Half of the rows are there, and sums are those of the whole.
+        report.interrupted = true;
+        return;
+    }
     let checked = contained(report, || {
         let mut rules = rules::check(state)?;
         rules.push(rules::follows_from_journal(state, told.root_of_view, told.applied)?);

@@ -261,11 +261,13 @@ impl Ledger {
             let appended = stream.append(&plain, relock(&self.0.rng).as_mut());
             return self.noted(appended.map(drop));
         }
+        let plain = entry.encode();
+        let advanced = self.advance(&plain, Step::Noted(&entry));
         if !matches!(entry, JournalEntry::Settled { .. }) {
+            // Behind the entry: a sync in between would take the mark and find nothing to make durable.
             self.0.log_urgent.store(true, Ordering::Release);
         }
-        let plain = entry.encode();
-        self.advance(&plain, Step::Noted(&entry))
+        advanced
     }
 
     /// Makes everything appended so far durable: one sync for all entries since the last.

@@ -36,6 +36,11 @@ pub(crate) fn keep_copy(medium: &dyn Medium, from: u32) -> Result<()> {
     if identity::is_whole_plate(medium, &plate)? {
         return Ok(());
     }
+    // Of one that broke off, files may stay that the journal has left behind since: put back, they would be damage.
+    for name in medium.list()?.iter().filter(|name| name.starts_with(&prefix)) {
+        medium.remove(name)?;
+    }
+    medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
     let files = medium.list()?.into_iter().filter(|name| !is_copy(name) && name != identity::NAME);
     for name in files.chain([identity::NAME.to_owned()]) {
         if name == identity::NAME {

@@ -2,13 +2,15 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 
 use diaspore_block::codec::encode;
+use diaspore_block::compacted::{RowKey, each_row};
+use diaspore_block::error::BlockError;
 
 use crate::fixture::{
     applied, block_id, bucket_created, bulk, bulk_id, chunk_entry, condemn, delete, first_blocks, key, open, placements, put, rng,
 };
 use crate::snapshot::meta;
 use crate::state::{Changes, Table};
-use crate::{IntegrityReport, JournalEntry, KeyringCopy, Ledger, LedgerError, MemoryMedium, OpenMode, Totals};
+use crate::{BaseStep, IntegrityReport, JournalEntry, KeyringCopy, Ledger, LedgerError, MemoryMedium, OpenMode, Totals};
 
 /// A ledger in which the tables have rows.
 fn full() -> MemoryMedium {
@@ -223,4 +225,30 @@ fn a_look_writes_nothing_even_where_it_finds_damage() {
     let after: Vec<_> = disk.files().into_iter().map(|(name, _)| (disk.contents(&name), name)).collect();
     assert_eq!(before, after);
     assert!(Ledger::open(disk, &key(), OpenMode::ReadOnly, rng(1)).is_ok());
+}
+
+/// Half of the rows of a compacted log contradict each other; the journal has the rest of them, or a recovery brings it.
+#[test]
+fn an_installation_that_broke_off_is_no_damage() {
+    let disk = full();
+    let ledger = open(disk.clone(), 2).unwrap();
+    let whole = ledger.snapshot().unwrap().base_part(&RowKey::default(), &[]).unwrap();
+    let mut half = Vec::new();
+    each_row::<BlockError>(&whole.plain, |row| {
+        if row.table.is_multiple_of(2) {
+            row.put(&mut half);
+        }
+        Ok(())
+    })
+    .unwrap();
+    for step in [BaseStep::Begin, BaseStep::Rows(half.into())] {
+        ledger.append(JournalEntry::Base(step)).unwrap();
+    }
+    ledger.sync().unwrap();
+    ledger.flush_view().unwrap();
+    assert!(ledger.integrity().unwrap().interrupted);
+    drop(ledger);
+    let report = examine(&disk);
+    assert!(report.interrupted && report.is_sound(), "{report:#?}");
+    assert!(!examine(&full()).interrupted);
 }

@@ -144,6 +144,16 @@ fn a_disk_too_full_for_the_copy_leaves_the_old_store() {
     holds_everything(&ledger);
 }
 
+/// A segment that the journal has cut since would stand behind the others in the copy, and damage what is put back from it.
+#[test]
+fn a_copy_that_broke_off_leaves_no_file_in_the_next() {
+    let disk = old_store();
+    disk.replace("schema-1.hold-0000000009", vec![1; 100]);
+    holds_everything(&open(disk.clone(), OpenMode::ReadWrite).unwrap());
+    let kept: Vec<_> = disk.files().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("schema-1.")).collect();
+    assert_eq!(kept.len(), old_store().files().len(), "{kept:?}");
+}
+
 #[test]
 fn a_folder_is_migrated_like_memory() {
     let folder = tempfile::tempdir().unwrap();
