@@ -38,8 +38,8 @@ use allowance::Allowance;
 pub use choose::Cost;
 pub(crate) use choose::mean;
 use choose::{Block, Bounds};
-use keep::Nominated;
 pub(crate) use keep::{Keep, Lease, Pins};
+use keep::{Marking, Nominated};
 use mark::{Marks, Roots};
 pub use orphans::Found;
 pub(crate) use orphans::Listing;
@@ -121,10 +121,12 @@ pub(crate) struct Collector {
     state: Mutex<CollectorState>,
     /// Unexpected objects by provider and name, and when they were first seen.
     seen: Mutex<BTreeMap<(ProviderId, ObjectName), Timestamp>>,
+    /// Blocks condemned at a time that the clock has not reached, and when they were first met.
+    ahead: Mutex<BTreeMap<BlockId, Timestamp>>,
     keyring_prefixes: Mutex<BTreeMap<ProviderId, String>>,
 }
 
-/// Orphans remembered between two sweeps.
+/// Orphans, and blocks condemned ahead of time, remembered between two sweeps.
 const MOST_SEEN: usize = 100_000;
 
 impl Collector {
@@ -160,6 +162,14 @@ impl Collector {
             return now;
         }
         *seen.entry(key).or_insert(now)
+    }
+
+    fn condemned_ahead(&self, block: BlockId, now: Timestamp) -> Timestamp {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.len() >= MOST_SEEN && !ahead.contains_key(&block) {
+            return now;
+        }
+        *ahead.entry(block).or_insert(now)
     }
 
     fn forget_seen(&self, provider: &ProviderId, name: &ObjectName) {
@@ -237,7 +247,7 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
         return Ok(choice.report);
     }
     let dead = choice.dead.values().flatten().copied();
-    let mut nominated = marking.nominate(dead.chain(choice.sparse.iter().copied()));
+    let mut nominated = nominate(&marking, &roots.view, dead.chain(choice.sparse.iter().copied()))?;
     drop(marking);
     for (reason, blocks) in std::mem::take(&mut choice.dead) {
         for some in blocks.chunks(PER_RECORD) {
@@ -263,7 +273,7 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     drop((nominated, roots));
     let (grace, allowance) =
         if asked.now { (Duration::ZERO, Allowance::free()) } else { (GRACE, Allowance::of(shared.config.profile.requests)) };
-    choice.report.swept = sweep::sweep(shared, grace, &allowance).await?;
+    choice.report.swept = sweep::sweep(shared, grace, None, &allowance).await?;
     choice.report.providers = orphans::sweep(shared, grace, &allowance).await?;
     let report = choice.report;
     let (condemned, erased, moved) = (report.condemned_blocks, report.swept.blocks, report.moved_bytes);
@@ -271,8 +281,8 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     Ok(report)
 }
 
-/// Writes blocks anew in the present layout and condemns them, for what they lack is a free domain. They go with the grace time, at once at a provider
-/// that is being left. Gives how many were written anew.
+/// Writes blocks anew in the present layout and condemns them, for what they lack is a free domain. Then they are deleted,
+/// without a grace time, since somebody waits to leave a provider. Gives how many were written anew.
 ///
 /// # Errors
 /// `NotAccepted` while a collection runs for long.
@@ -281,7 +291,7 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<
     let _turn = turn.map_err(|_| Error::new(ErrorKind::NotAccepted, "a collection runs; it has to end first"))?;
     let marking = shared.keep.begin_marking();
     let roots = Roots::take(shared).await?;
-    let mut nominated = marking.nominate(blocks.iter().copied());
+    let mut nominated = nominate(&marking, &roots.view, blocks.iter().copied())?;
     drop(marking);
     let free = nominated.blocks().to_vec();
     let mut written = 0;
@@ -294,13 +304,26 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<
         }
     }
     drop((nominated, roots));
-    sweep::sweep(shared, Duration::ZERO, &Allowance::free()).await?;
+    let rewritten = blocks.iter().copied().collect();
+    sweep::sweep(shared, Duration::ZERO, Some(&rewritten), &Allowance::free()).await?;
     Ok(written)
 }
 
 /// What a provider lists, sorted by what the map says; `None` if it does not answer. Orphans that are certainly dead are deleted.
 pub(crate) async fn listed(shared: &Arc<Shared>, provider: &ProviderId) -> Result<Option<Listing>, Error> {
     orphans::listing(shared, provider).await
+}
+
+/// Nominates what nobody keeps. Whoever keeps a block relies on its chunks, and each of them is read from the block that brought
+/// it last: a second upload of the same bytes may have made that another one, which nobody keeps by name.
+fn nominate(marking: &Marking, view: &Snapshot, blocks: impl Iterator<Item = BlockId>) -> Result<Nominated, Error> {
+    let mut read_from = BTreeSet::new();
+    for block in marking.kept().unwrap_or_default() {
+        for (bucket, id) in view.contents(block).map_err(local)? {
+            read_from.extend(view.chunk(bucket, &id).map_err(local)?.map(|place| place.block));
+        }
+    }
+    Ok(marking.nominate(blocks.filter(|block| !read_from.contains(block))))
 }
 
 /// Writes the record. The nominations live until it is applied, whatever becomes of whoever asked for it.

@@ -213,7 +213,7 @@ impl Job {
         // A task of its own goes on while the caller is slow to take bytes; it ends with the caller.
         let (mut done, fetched) = oneshot::channel();
         let shared = Arc::clone(&job.shared);
-        shared.spawn(async move {
+        shared.spawn_read(async move {
             let fetched = tokio::select! {
                 biased;
                 () = done.closed() => return,

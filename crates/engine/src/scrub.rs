@@ -43,7 +43,7 @@ use crate::world::cpu;
 pub use census::{Census, ProviderCensus};
 pub use drill::{DrillReport, DrilledSet};
 pub use verdict::Integrity;
-pub(crate) use verdict::{Seen, noted};
+pub(crate) use verdict::{Seen, noted, proven_lost};
 
 /// Blocks asked for at once by a scrub that somebody waits for; whole shards take more memory.
 const AT_ONCE: usize = 16;
@@ -214,6 +214,10 @@ pub(crate) fn note(shared: &Shared, facts: &BlockFacts, seen: &[(u8, ProviderId,
 
 /// The same, and has repaired what is proven lost.
 pub(crate) fn observed(shared: &Shared, entry: &BlockEntry, seen: &[(u8, ProviderId, Seen)], bytes: bool) {
+    // It may have gone while it was looked at.
+    if !shared.ledger.snapshot().and_then(|view| view.keeps(entry.facts.id)).unwrap_or(false) {
+        return;
+    }
     note(shared, &entry.facts, seen, bytes);
     let lost: Vec<_> = seen.iter().filter(|(.., seen)| matches!(seen, Seen::Missing | Seen::Wrong)).cloned().collect();
     if !lost.is_empty() {
@@ -225,16 +229,22 @@ pub(crate) fn observed(shared: &Shared, entry: &BlockEntry, seen: &[(u8, Provide
 fn examined(shared: &Shared, batch: &[presence::Examined]) -> Result<(), LedgerError> {
     let view = shared.ledger.snapshot()?;
     let mut rows: Vec<(BlockId, CheckEntry)> = Vec::with_capacity(batch.len());
+    let mut damaged = Vec::new();
     for examined in batch {
         let id = examined.entry.facts.id;
+        // A collection may have been faster than the look.
+        if !view.keeps(id)? {
+            continue;
+        }
         rows.push((id, examined.check(view.check_of(id)?)));
+        let lost = examined.lost();
+        if !lost.is_empty() {
+            damaged.push((&examined.entry, lost));
+        }
     }
     cpu(|| shared.ledger.note_checks(&rows))?;
-    for examined in batch {
-        let lost = examined.lost();
-        if !lost.is_empty() && view.condemned(examined.entry.facts.id)?.is_none() {
-            shared.settlement.file(&examined.entry, &lost);
-        }
+    for (entry, lost) in damaged {
+        shared.settlement.file(entry, &lost);
     }
     Ok(())
 }
@@ -254,7 +264,12 @@ pub(crate) fn start(shared: &Arc<Shared>, deep: bool) -> Result<ScrubReport, Err
     if begun {
         let task = Arc::clone(shared);
         shared.spawn(async move {
-            let outcome = Box::pin(everything(&task, deep)).await;
+            let mut closing = task.closing.subscribe();
+            let outcome = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => Err(ended_with_its_writer()),
+                outcome = Box::pin(everything(&task, deep)) => outcome,
+            };
             let now = task.clock.now().0;
             task.scrub.job.send_modify(|report| {
                 report.running = false;
@@ -297,24 +312,19 @@ async fn everything(shared: &Arc<Shared>, deep: bool) -> Result<Census, Error> {
         if tokio::time::timeout_at(end, changes.changed()).await.is_err() {
             break;
         }
-        check_open(shared)?;
     }
     cpu(|| count(shared)).map_err(local)?;
     cpu(|| Census::take(&view(shared)?, shared.clock.now(), through).map_err(local))
 }
 
-fn check_open(shared: &Shared) -> Result<(), Error> {
-    if *shared.closing.borrow() {
-        return Err(Error::new(ErrorKind::NotAccepted, "the scrub ended with the writer that ran it; start it again"));
-    }
-    Ok(())
+fn ended_with_its_writer() -> Error {
+    Error::new(ErrorKind::NotAccepted, "the scrub ended with the writer that ran it; start it again")
 }
 
 async fn pass(shared: &Arc<Shared>, depth: Depth) -> Result<(), Error> {
     let at_once = if depth == Depth::Whole { AT_ONCE_DEEP } else { AT_ONCE };
     let mut after = None;
     loop {
-        check_open(shared)?;
         let view = view(shared)?;
         let batch = view.blocks(after, BATCH).map_err(local)?;
         let Some(last) = batch.last() else { return Ok(()) };
@@ -452,7 +462,10 @@ impl Watchman {
             for entry in batch {
                 passed += 1;
                 self.after = Some(entry.facts.id);
-                let stale = view.check_of(entry.facts.id).map_err(local)?.is_none_or(|check| check.checked.0 <= fresh);
+                // What was noted while the clock was ahead says nothing.
+                let now = self.shared.clock.now();
+                let check = view.check_of(entry.facts.id).map_err(local)?;
+                let stale = check.is_none_or(|check| check.checked.0 <= fresh || check.checked > now);
                 if stale && entry.settled && view.condemned(entry.facts.id).map_err(local)?.is_none() {
                     break 'found entry;
                 }
@@ -555,7 +568,7 @@ impl Watchman {
         // The first one waits for a whole period: there is little to drill in a young deployment.
         let born = shared.ledger.snapshot().and_then(|view| view.incarnations()).ok().and_then(|notes| Some(notes.first()?.started.0));
         let since = last.map(|last| last.time.0).or(born.map(|born| born.saturating_add(period))).unwrap_or(now);
-        if drill::due(since, period) >= first {
+        if drill::due(since.min(now.saturating_add(period)), period) >= first {
             return;
         }
         match Box::pin(drill::run(shared, first, 1)).await {

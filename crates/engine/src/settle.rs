@@ -95,7 +95,7 @@ pub(crate) async fn raise(shared: &Arc<Shared>, seq: Seq) -> Result<(), Error> {
     };
     let (id, needed) = (block.facts.id, u32::from(block.facts.geometry.k()) + 1);
     shared.settlement.open(block.clone());
-    let healed = Box::pin(heal::heal(shared, &block)).await;
+    let healed = Box::pin(heal::heal(shared, &block, &mut 0)).await;
     if shared.settlement.get(id).is_none_or(|block| block.has_quorum()) {
         return Ok(());
     }
@@ -134,15 +134,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             && let Some(open) =
                 shared.settlement.next_due(Instant::now(), |provider| down.contains(provider), rate.has_room(Instant::now()))
         {
-            if open.repair {
-                rate.spend(open.repair_bytes());
-            }
             repairs.push(repair(&shared, open));
         }
         tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => return,
-            Some(()) = futures::StreamExt::next(&mut repairs), if !repairs.is_empty() => {}
+            Some(moved) = futures::StreamExt::next(&mut repairs), if !repairs.is_empty() => rate.spend(moved),
             () = changes.changed() => {}
             () = tokio::time::sleep(rate.wait().map_or(TICK, |wait| wait.min(TICK))) => {}
         }
@@ -163,8 +160,7 @@ fn take_suspects(shared: &Shared) {
     }
     let Ok(view) = shared.ledger.snapshot() else { return };
     for Suspect { block, shard, provider, seen } in suspects {
-        let alive = matches!(view.condemned(block), Ok(None));
-        if let (true, Ok(Some(entry))) = (alive, view.block(block)) {
+        if let (Ok(true), Ok(Some(entry))) = (view.keeps(block), view.block(block)) {
             shared.settlement.file(&entry, &[(shard, provider, seen)]);
         }
     }
@@ -233,10 +229,17 @@ async fn report_moves(shared: &Arc<Shared>, moves: Vec<Move>) {
     }
 }
 
-async fn repair(shared: &Arc<Shared>, open: Open) {
+/// One try at one block. Gives the bytes that it moved, as far as repairs are budgeted.
+async fn repair(shared: &Arc<Shared>, open: Open) -> u64 {
     let block = open.facts.id;
+    // Whatever was collected since it was missed needs no shards.
+    if open.applied && shared.ledger.snapshot().and_then(|view| view.keeps(block)).is_ok_and(|keeps| !keeps) {
+        shared.settlement.forget(&[block]);
+        return 0;
+    }
     let failures = open.failures;
-    let pause = match Box::pin(heal::heal(shared, &open)).await {
+    let mut moved = 0;
+    let pause = match Box::pin(heal::heal(shared, &open, &mut moved)).await {
         Ok(()) => None,
         Err(why) => {
             tracing::debug!(%why, "a block stays unsettled for now");
@@ -244,4 +247,5 @@ async fn repair(shared: &Arc<Shared>, open: Open) {
         }
     };
     shared.settlement.idle(block, pause.map(|pause| Instant::now() + pause), pause.is_some());
+    if open.repair { moved } else { 0 }
 }

@@ -304,6 +304,11 @@ impl Shared {
         self.register(self.tasks.spawn(task).abort_handle());
     }
 
+    /// Runs a task that only reads, for whoever waits for the bytes: a successor need not wait for it.
+    pub(crate) fn spawn_read(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.register(tokio::spawn(task).abort_handle());
+    }
+
     /// Ends every task of this engine where it stands and starts none any more: what a crash does.
     pub(crate) fn abort(&self) {
         self.stage.set(Stage::Closed);

@@ -179,6 +179,11 @@ impl Snapshot {
         Ok(self.entry(Table::Contents, block.as_bytes())?.unwrap_or_default())
     }
 
+    /// Whether a block is part of what must be kept: known, and not condemned.
+    pub fn keeps(&self, block: BlockId) -> Result<bool> {
+        Ok(self.condemned(block)?.is_none() && self.block(block)?.is_some())
+    }
+
     /// When and why a block was condemned; `None` while it is part of what must be kept.
     pub fn condemned(&self, block: BlockId) -> Result<Option<CondemnedEntry>> {
         self.entry(Table::Condemned, block.as_bytes())

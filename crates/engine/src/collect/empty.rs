@@ -14,7 +14,7 @@ use diaspore_ledger::{BlockEntry, ChunkPlace};
 use tokio::time::Instant;
 
 use super::keep::Pins;
-use super::mark::{Roots, prefix};
+use super::mark::{Roots, is_unreadable, prefix};
 use crate::api::{Caller, Class, Error, ErrorKind};
 use crate::commit::CommitRequest;
 use crate::namespace::local;
@@ -57,7 +57,8 @@ pub(super) struct Moved {
     pub(super) new_blocks: u64,
 }
 
-/// Sorts what lives in `blocks` by tenant, into groups. Walks once over the blobs of the buckets concerned.
+/// Sorts what lives in `blocks` by tenant, into groups. Walks once over the blobs of the buckets concerned; of a bucket with a list that
+/// cannot be read everything lives.
 pub(super) async fn plan(shared: &Arc<Shared>, roots: &Roots, blocks: &[BlockId]) -> Result<Vec<Move>, Error> {
     let mut residents: BTreeMap<BucketId, Vec<Survivor>> = BTreeMap::new();
     for block in blocks {
@@ -76,8 +77,12 @@ pub(super) async fn plan(shared: &Arc<Shared>, roots: &Roots, blocks: &[BlockId]
                 *live = true;
             }
         };
-        Box::pin(roots.each_chunk(shared, bucket, mark)).await?;
-        for survivor in found.into_iter().filter(|survivor| named.get(&prefix(&survivor.id)) == Some(&true)) {
+        let unreadable = match Box::pin(roots.each_chunk(shared, bucket, mark)).await {
+            Ok(()) => false,
+            Err(error) if is_unreadable(&error) => true,
+            Err(error) => return Err(error),
+        };
+        for survivor in found.into_iter().filter(|survivor| unreadable || named.get(&prefix(&survivor.id)) == Some(&true)) {
             alive.entry(survivor.place.block).or_default().push(survivor);
         }
     }

@@ -222,6 +222,16 @@ impl fmt::Debug for Marking {
 }
 
 impl Marking {
+    /// What somebody kept at any time since the collection began, by name; `None` if that is everything.
+    pub(crate) fn kept(&self) -> Option<BTreeSet<BlockId>> {
+        let state = self.0.state();
+        let retained = state.retained.as_ref();
+        if state.everything > 0 || retained.is_some_and(|retained| retained.everything) {
+            return None;
+        }
+        Some(state.pins.keys().chain(retained.into_iter().flat_map(|retained| &retained.blocks)).copied().collect())
+    }
+
     /// Nominates those of the blocks that nobody kept since the collection began.
     pub(crate) fn nominate(&self, blocks: impl IntoIterator<Item = BlockId>) -> Nominated {
         let mut state = self.0.state();

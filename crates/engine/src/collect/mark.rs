@@ -138,6 +138,11 @@ fn check_open(shared: &Shared) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a list of chunks cannot be read at present, so that everything in its bucket has to count as live.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::DataUnavailable | ErrorKind::IntegrityViolation)
+}
+
 /// Marks everything.
 pub(crate) async fn mark(shared: &Arc<Shared>, roots: &Roots) -> Result<Marks, Error> {
     let mut marks = Marks::default();
@@ -147,7 +152,7 @@ pub(crate) async fn mark(shared: &Arc<Shared>, roots: &Roots) -> Result<Marks, E
             let mut sieve = Sieve::new(from, MOST_IDS);
             match Box::pin(roots.each_chunk(shared, bucket, |id| sieve.insert(prefix(id)))).await {
                 Ok(()) => sieve.close(),
-                Err(error) if matches!(error.kind, ErrorKind::DataUnavailable | ErrorKind::IntegrityViolation) => {
+                Err(error) if is_unreadable(&error) => {
                     tracing::warn!(%bucket, %error, "a blob's chunk list cannot be read: nothing of its bucket is collected this time");
                     marks.unreadable.insert(bucket);
                     sieve = Sieve::everything();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diaspore_block::id::BlockId;
 use diaspore_block::record::{BlocksErased, ProviderMode};
 use diaspore_ledger::{BlockEntry, CondemnedEntry};
 use diaspore_policy::ProviderId;
@@ -40,8 +41,13 @@ pub struct Swept {
     pub kept: BTreeMap<String, u64>,
 }
 
-/// Deletes condemned blocks that have been so for `grace`.
-pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &Allowance) -> Result<Swept, Error> {
+/// Deletes condemned blocks that have been so for `grace`: of `only` these, if given.
+pub(super) async fn sweep(
+    shared: &Arc<Shared>,
+    grace: Duration,
+    only: Option<&BTreeSet<BlockId>>,
+    allowance: &Allowance,
+) -> Result<Swept, Error> {
     let mut swept = Swept::default();
     let mut after = None;
     loop {
@@ -52,7 +58,7 @@ pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &All
         after = Some(last.block);
         let providers = targets(shared)?;
         let mut due = Vec::new();
-        for condemned in batch {
+        for condemned in batch.into_iter().filter(|condemned| only.is_none_or(|only| only.contains(&condemned.block))) {
             match view.block(condemned.block).map_err(local)? {
                 Some(entry) if is_due(shared, &condemned, grace) => due.push(entry),
                 _ => swept.waiting += 1,
@@ -96,8 +102,11 @@ pub(super) fn targets(shared: &Shared) -> Result<Vec<ProviderId>, Error> {
 }
 
 /// Whether nobody can need it any more.
-fn is_due(shared: &Shared, condemned: &CondemnedEntry, grace: Duration) -> bool {
-    let age = shared.clock.now().0.saturating_sub(condemned.time.0);
+pub(super) fn is_due(shared: &Shared, condemned: &CondemnedEntry, grace: Duration) -> bool {
+    let now = shared.clock.now();
+    // A clock that was ahead when the record was written: from then on that it is seen.
+    let since = if condemned.time > now { shared.collector.condemned_ahead(condemned.block, now) } else { condemned.time };
+    let age = now.0.saturating_sub(since.0);
     let over = u128::from(age) >= grace.as_millis();
     // A repair that is under way would bring shards back.
     over && shared.keep.is_past(condemned.seq) && shared.settlement.get(condemned.block).is_none_or(|open| !open.busy)

@@ -103,6 +103,84 @@ async fn an_upload_in_flight_keeps_what_it_found() {
     assert!(fx.read(b"second").await.unwrap() == data, "its own blocks and those it found are named by it now");
 }
 
+/// Three uploads of the same bytes: one relies on a block, another that saw nothing of it yet commits later and so becomes the place that
+/// the chunks are read from, and goes. What the first relies on are the chunks, wherever they are read from.
+#[tokio::test(start_paused = true)]
+async fn an_upload_in_flight_keeps_its_chunks_where_they_are_read_now() {
+    let fx = Fixture::start(5).await;
+    let data = random(24 * MIB, 3);
+    let feed = |pieces: &mpsc::UnboundedSender<Bytes>, part: &[u8]| {
+        for piece in part.chunks(MIB) {
+            pieces.send(Bytes::copy_from_slice(piece)).unwrap();
+        }
+    };
+    let (twin_pieces, stream) = piecemeal();
+    let twin = fx.put_stream(b"twin", PutOptions::default(), stream);
+    tokio::pin!(twin);
+    feed(&twin_pieces, &data[..20 * MIB]);
+    assert!(futures::poll!(&mut twin).is_pending());
+    fx.put(b"first", &data).await.unwrap();
+    fx.settle().await;
+    let before = fx.block_of(b"first");
+    let (pieces, stream) = piecemeal();
+    let upload = fx.put_stream(b"relies", PutOptions::default(), stream);
+    tokio::pin!(upload);
+    feed(&pieces, &data[..20 * MIB]);
+    assert!(futures::poll!(&mut upload).is_pending());
+    feed(&twin_pieces, &data[20 * MIB..]);
+    drop(twin_pieces);
+    twin.await.unwrap();
+    fx.settle().await;
+    assert!(!fx.block_of(b"first").is_subset(&before), "its chunks are read from the twin's blocks now");
+    fx.gone(b"twin").await;
+    fx.gone(b"first").await;
+    fx.collect(NOW).await;
+    feed(&pieces, &data[20 * MIB..]);
+    drop(pieces);
+    upload.await.unwrap();
+    fx.forget();
+    assert!(fx.read(b"relies").await.unwrap() == data);
+}
+
+/// What was deleted between a look and its account is not missed.
+#[tokio::test(start_paused = true)]
+async fn what_went_while_it_was_looked_at_is_not_repaired() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(9 * MIB, 12)).await.unwrap();
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    let blocks = fx.block_of(b"goes");
+    let entries: Vec<_> = blocks.iter().map(|block| shared.ledger.snapshot().unwrap().block(*block).unwrap().unwrap()).collect();
+    fx.gone(b"goes").await;
+    assert_eq!(fx.collect(NOW).await.swept.blocks, blocks.len() as u64);
+    for entry in entries {
+        let provider = ProviderId::new(&entry.facts.placements[0].provider).unwrap();
+        let lost = [(entry.facts.placements[0].shard, provider, crate::scrub::Seen::Missing)];
+        crate::scrub::observed(&shared, &entry, &lost, false);
+        assert!(shared.ledger.snapshot().unwrap().check_of(entry.facts.id).unwrap().is_none());
+        // Even if it had been filed in between.
+        shared.settlement.file(&entry, &lost);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(shared.settlement.repairs().blocks, 0);
+}
+
+/// A clock that was a year ahead for a moment does not keep garbage for a year.
+#[tokio::test(start_paused = true)]
+async fn what_was_condemned_ahead_of_time_goes_a_grace_time_after_it_is_seen() {
+    let fx = Fixture::start(5).await;
+    let shared = fx.engine.shared();
+    let now = shared.clock.now();
+    let block = BlockId::from_bytes([7; 16]);
+    assert_eq!(shared.collector.condemned_ahead(block, now), now);
+    tokio::time::sleep(GRACE).await;
+    let condemned =
+        diaspore_ledger::CondemnedEntry { block, seq: Seq(1), time: Timestamp(now.0 + 365 * 86_400_000), reason: CondemnReason::Dead };
+    assert!(sweep::is_due(&shared, &condemned, GRACE));
+    let later = diaspore_ledger::CondemnedEntry { block: BlockId::from_bytes([8; 16]), ..condemned };
+    assert!(!sweep::is_due(&shared, &later, GRACE), "met for the first time");
+}
+
 /// Blocks of a long upload are in the log before any blob names them.
 #[tokio::test(start_paused = true)]
 async fn an_upload_in_flight_keeps_its_own_blocks() {
@@ -454,6 +532,16 @@ async fn deleting_a_tebibyte_is_one_record_and_an_unreadable_list_keeps_its_buck
     shared.committer.submit(CommitRequest::single(record, ()), shared.answer_by()).await.unwrap();
     let report = fx.collect(NOW).await;
     assert_eq!((report.unreadable_buckets, report.condemned_blocks), (1, 0), "{report:?}");
+    // A block that has to be emptied all the same, with everything in it that may be alive.
+    let dead: Vec<BlockId> = view()
+        .blocks(None, 100)
+        .unwrap()
+        .iter()
+        .map(|entry| &entry.facts)
+        .filter(|facts| facts.kind == BlockKind::Bulk)
+        .map(|facts| facts.id)
+        .collect();
+    assert_eq!(rewrite(&shared, &dead).await.unwrap(), dead.len() as u64);
     fx.settle().await;
     let cost = || (fx.stores.iter().map(|store| store.requests(Op::Put)).sum::<u64>(), view().log_size().unwrap());
     let mut costs = Vec::new();

@@ -126,6 +126,24 @@ async fn every_kind_of_damage_at_rest_is_found_and_healed() {
     }
 }
 
+/// The natural repair: whoever still has the bytes puts them again.
+#[tokio::test(start_paused = true)]
+async fn what_is_put_again_does_not_rely_on_a_lost_block() {
+    let fx = stored(5).await;
+    let entry = bulk(&fx);
+    for shard in [0, 2, 4] {
+        let (store, path) = place(&fx, &entry, shard);
+        fx.stores[store].tamper(&path, None);
+    }
+    assert_eq!(scrub(&fx, false).await.census.unwrap().lost, 1);
+    fx.forget();
+    assert!(fx.read(b"big").await.is_err());
+    fx.put(b"again", &random(3 << 20, 1)).await.unwrap();
+    fx.forget();
+    assert!(fx.read(b"again").await.unwrap() == random(3 << 20, 1));
+    assert!(fx.read(b"big").await.unwrap() == random(3 << 20, 1), "its chunks are read from the new block");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_another_block_is_found_and_replaced() {
     let fx = stored(5).await;

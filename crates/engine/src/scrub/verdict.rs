@@ -74,6 +74,12 @@ pub(crate) fn shard_of(check: Option<&CheckEntry>, shard: u8) -> ShardCheck {
     check.and_then(|check| check.shards.get(usize::from(shard)).copied()).unwrap_or_default()
 }
 
+/// Shards that are gone or wrong, as far as anybody looked.
+pub(crate) fn proven_lost(check: Option<&CheckEntry>) -> usize {
+    let lost = |row: &&ShardCheck| matches!(Seen::from_u8(row.state), Seen::Missing | Seen::Wrong);
+    check.map_or(0, |check| check.shards.iter().filter(lost).count())
+}
+
 /// Judges a block. A shard that no provider ever acknowledged counts as missing.
 pub(crate) fn judge(entry: &BlockEntry, check: Option<&CheckEntry>) -> Verdict {
     let facts = &entry.facts;

@@ -47,8 +47,9 @@ struct Survey {
     silent: bool,
 }
 
-/// One try. The error is for the log; what was achieved is in the settlement register already.
-pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String> {
+/// One try. The error is for the log; what was achieved is in the settlement register already. `moved` becomes the bytes that it read and
+/// wrote if it came so far.
+pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open, moved: &mut u64) -> Result<(), String> {
     let facts = &open.facts;
     let Survey { missing, homes, unanswered, mut wrong, strangers, mut free, surplus, silent } = Box::pin(survey(shared, open)).await;
     if missing.is_empty() {
@@ -85,6 +86,11 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open) -> Result<(), String
         }
         return Err("no home of a missing shard answers".to_owned());
     }
+    let (k, there) = (usize::from(facts.geometry.k()), homes.iter().map(|(shard, _)| *shard).collect::<BTreeSet<u8>>().len());
+    if there < k {
+        return Err(format!("{there} of {k} shards are left"));
+    }
+    *moved = open.repair_bytes();
     let (header, cells) = read_enough(shared, &homes, open).await?;
     for (shard, provider) in targets {
         let over = wrong.contains(&provider);
@@ -218,8 +224,8 @@ async fn put_rebuilt(
     open: &Open,
 ) -> Result<(), String> {
     let facts = &open.facts;
-    // A block may be condemned while it waits: nothing of it must be put once its shards may be deleted.
-    if shared.ledger.snapshot().and_then(|view| view.condemned(facts.id)).is_ok_and(|condemned| condemned.is_some()) {
+    // A block may be condemned while it is read: nothing of it must be put once its shards may be deleted.
+    if open.applied && shared.ledger.snapshot().and_then(|view| view.keeps(facts.id)).is_ok_and(|keeps| !keeps) {
         shared.settlement.forget(&[facts.id]);
         return Err("nothing in it has to be kept".to_owned());
     }

@@ -93,10 +93,10 @@ impl Open {
         self.stored.len() == usize::from(self.facts.geometry.n())
     }
 
-    /// Further losses it survives when those who are silent count as gone.
-    fn losses(&self, silent: &impl Fn(&ProviderId) -> bool) -> usize {
+    /// Further losses it survives when those who are silent count as gone; `None` if nothing can be done for it at present.
+    fn losses(&self, silent: &impl Fn(&ProviderId) -> bool) -> Option<usize> {
         let there = self.stored.values().filter(|provider| !silent(provider)).count();
-        there.saturating_sub(usize::from(self.facts.geometry.k()))
+        there.checked_sub(usize::from(self.facts.geometry.k()))
     }
 
     /// Bytes that its repair reads and writes.
@@ -345,7 +345,8 @@ impl Settlement {
     }
 
     /// Marks busy and hands out one block that lacks shards and may be worked on now: the one that survives the fewest further losses
-    /// first, shards at `silent` providers counted as gone. Without `room` only repairs that cannot wait: of blocks that survive none.
+    /// first, shards at `silent` providers counted as gone, and those last of which too few are left. Without `room` only repairs that cannot
+    /// wait: of blocks that survive none.
     pub(crate) fn next_due(&self, now: Instant, silent: impl Fn(&ProviderId) -> bool, room: bool) -> Option<Open> {
         let mut state = self.state();
         let due =
@@ -355,12 +356,12 @@ impl Settlement {
             .values()
             .filter(|open| due(open))
             .map(|open| (open.losses(&silent), open))
-            .filter(|(losses, open)| room || !open.repair || *losses == 0)
-            .min_by_key(|(losses, open)| (*losses, open.seq, open.facts.id))
+            .filter(|(losses, open)| room || !open.repair || *losses == Some(0))
+            .min_by_key(|(losses, open)| (losses.is_none(), *losses, open.seq, open.facts.id))
             .map(|(losses, open)| (losses, open.facts.id))?;
         let open = state.open.get_mut(&block)?;
         open.busy = true;
-        tracing::trace!(losses, "a block is repaired");
+        tracing::trace!(?losses, "a block is repaired");
         Some(open.clone())
     }
 
@@ -369,6 +370,11 @@ impl Settlement {
         let state = self.state();
         let first_open = state.waiting.keys().next().map_or(Seq(u64::MAX), |seq| Seq(seq.0.saturating_sub(1)));
         state.released.min(first_open)
+    }
+
+    /// Shards that a block is believed to have; `None` if nothing is known to be wrong with it.
+    pub(crate) fn stored_of(&self, block: BlockId) -> Option<usize> {
+        self.state().open.get(&block).map(|open| open.stored.len())
     }
 
     /// The entry of a block that is not settled.

@@ -7,13 +7,15 @@ use diaspore_block::id::{BlockId, BucketId, ChunkId, TenantId};
 use diaspore_block::limits::BULK_SEGMENT_LOG2;
 use diaspore_block::record::{ChunkEntry, Encoding};
 use diaspore_block::section::PayloadBuilder;
-use diaspore_ledger::BlockEntry;
+use diaspore_ledger::{BlockEntry, Snapshot};
 use diaspore_provider::{HealthState, ProviderId};
 
 use super::memory::{BlockMemory, Buffers};
 use super::sealing;
 use crate::api::{Error, ErrorKind};
+use crate::namespace::local;
 use crate::scatter::{BulkHandle, BulkSlot, open_bulk, scatter_bulk};
+use crate::scrub;
 use crate::shared::Shared;
 
 /// Longest payload of a bulk block: with 3 data shards, objects of just under 4 MiB.
@@ -82,6 +84,16 @@ impl Packer {
         buffers.payload = sealed.bytes;
         scatter_bulk(shared, slot, buffers, sealed.sections, chunks)
     }
+}
+
+/// Whether a block that was settled can still be relied on for a class: more than k of its shards for a quorum, all of them for `full`, counting
+/// out those that were seen to be gone or wrong and those that are being made again.
+pub(super) fn is_sound(shared: &Shared, view: &Snapshot, block: &BlockEntry, full: bool) -> Result<bool, Error> {
+    let geometry = block.facts.geometry;
+    let check = view.check_of(block.facts.id).map_err(local)?;
+    let seen = usize::from(geometry.n()).saturating_sub(scrub::proven_lost(check.as_ref()));
+    let there = shared.settlement.stored_of(block.facts.id).map_or(seen, |stored| stored.min(seen));
+    Ok(there >= usize::from(if full { geometry.n() } else { geometry.quorum() }))
 }
 
 /// Whether enough domains that hold a block answer now for it to be read with one more loss.
