@@ -121,6 +121,8 @@ pub(crate) struct Collector {
     state: Mutex<CollectorState>,
     /// Unexpected objects by provider and name, and when they were first seen.
     seen: Mutex<BTreeMap<(ProviderId, ObjectName), Timestamp>>,
+    /// Condemned blocks that some provider still holds, and who was seen without a shard of them.
+    clean: Mutex<BTreeMap<BlockId, BTreeSet<ProviderId>>>,
     /// Blocks condemned at a time that the clock has not reached, and when they were first met.
     ahead: Mutex<BTreeMap<BlockId, Timestamp>>,
     keyring_prefixes: Mutex<BTreeMap<ProviderId, String>>,
@@ -162,6 +164,21 @@ impl Collector {
             return now;
         }
         *seen.entry(key).or_insert(now)
+    }
+
+    fn clean_at(&self, block: BlockId) -> BTreeSet<ProviderId> {
+        self.clean.lock().unwrap_or_else(PoisonError::into_inner).get(&block).cloned().unwrap_or_default()
+    }
+
+    fn note_clean(&self, block: BlockId, provider: &ProviderId) {
+        let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+        if clean.len() < MOST_SEEN || clean.contains_key(&block) {
+            clean.entry(block).or_default().insert(provider.clone());
+        }
+    }
+
+    fn forget_clean(&self, block: BlockId) {
+        self.clean.lock().unwrap_or_else(PoisonError::into_inner).remove(&block);
     }
 
     fn condemned_ahead(&self, block: BlockId, now: Timestamp) -> Timestamp {
@@ -362,7 +379,7 @@ impl Choice {
             after = Some(last.facts.id);
             for entry in batch {
                 let id = entry.facts.id;
-                let busy = !entry.settled || shared.settlement.get(id).is_some();
+                let busy = !entry.settled || !shared.settlement.is_calm(id);
                 if busy || view.condemned(id).map_err(local)?.is_some() {
                     continue;
                 }

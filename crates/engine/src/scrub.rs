@@ -17,7 +17,7 @@ mod sample;
 mod tests;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Pause between counts of all blocks, and how many times longer than a count takes.
 const CENSUS_PAUSE: Duration = Duration::from_secs(10);
 const CENSUS_SHARE: u32 = 50;
+/// Shards remembered that their providers do not give although they answer.
+const MOST_STUBBORN: usize = 100_000;
 /// How long a scrub waits for shards that are still on their way.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a scrub waits for the repair of what it found.
@@ -362,6 +364,8 @@ struct Watchman {
     absent: BTreeMap<ProviderId, Option<BlockId>>,
     /// Where the walk over those of a provider that is back is.
     back: Option<BlockId>,
+    /// Shards that a provider which answers otherwise does not give, since when, and when each is asked for again.
+    stubborn: BTreeMap<(BlockId, u8), (Instant, Instant)>,
     /// Bytes that audits of a provider may still fetch.
     allowance: BTreeMap<ProviderId, f64>,
     turn: usize,
@@ -381,6 +385,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         after: Some(BlockId::draw(&mut shared.rng())),
         absent: BTreeMap::new(),
         back: None,
+        stubborn: BTreeMap::new(),
         allowance: BTreeMap::new(),
         turn: 0,
         shared,
@@ -522,7 +527,8 @@ impl Watchman {
         Ok(())
     }
 
-    /// Asks for shards again whose provider did not answer and does now.
+    /// Asks for shards again whose provider did not answer and does now. One that it still does not give, a hold-off later, is as good as
+    /// lost: an archive tier gives lengths and no bytes.
     async fn returns(&mut self, census: &Census) -> Result<(), Error> {
         let up = |name: &str| {
             let health = ProviderId::new(name).ok().and_then(|id| self.shared.fleet.health(&id));
@@ -531,6 +537,8 @@ impl Watchman {
         if !census.providers.iter().any(|(name, row)| row.silent > 0 && up(name)) {
             return Ok(());
         }
+        let now = Instant::now();
+        let hold_off = Duration::from_secs(self.shared.config.profile.upkeep.hold_off_s.into());
         let view = view(&self.shared)?;
         let batch = view.blocks(self.back, STEP_BLOCKS).map_err(local)?;
         let mut due = Vec::new();
@@ -539,19 +547,46 @@ impl Watchman {
             if due.len() >= BATCH {
                 break;
             }
-            last = Some(entry.facts.id);
-            let check = view.check_of(entry.facts.id).map_err(local)?;
+            let id = entry.facts.id;
+            last = Some(id);
+            let check = view.check_of(id).map_err(local)?;
             let silent = |shard| Seen::from_u8(verdict::shard_of(check.as_ref(), shard).state) == Seen::Silent;
-            let back = entry.facts.placements.iter().any(|place| place.acked && silent(place.shard) && up(&place.provider));
-            if back && view.condemned(entry.facts.id).map_err(local)?.is_none() {
-                due.push(entry);
+            let asked = |shard| self.stubborn.get(&(id, shard)).is_none_or(|(_, next)| *next <= now);
+            let places = entry.facts.placements.iter();
+            let back = places.filter(|place| place.acked && silent(place.shard) && up(&place.provider) && asked(place.shard));
+            let shards: BTreeSet<u8> = back.map(|place| place.shard).collect();
+            if !shards.is_empty() && view.condemned(id).map_err(local)?.is_none() {
+                due.push((entry, shards));
             }
         }
         drop(view);
         self.back = last;
-        let looks = stream::iter(due).map(|entry| presence::examine(&self.shared, entry, Depth::Header));
+        let looks = stream::iter(due)
+            .map(|(entry, shards)| presence::examine_some(&self.shared, entry, Depth::Header, move |shard| shards.contains(&shard)));
         let seen: Vec<presence::Examined> = looks.buffered(AT_ONCE).collect().await;
-        cpu(|| examined(&self.shared, &seen)).map_err(local)
+        cpu(|| examined(&self.shared, &seen)).map_err(local)?;
+        let healthy = layout::healthy(&self.shared);
+        for look in seen {
+            for (shard, provider, seen) in look.shards {
+                let key = (look.entry.facts.id, shard);
+                if seen != Seen::Silent {
+                    self.stubborn.remove(&key);
+                    continue;
+                }
+                if self.stubborn.len() >= MOST_STUBBORN && !self.stubborn.contains_key(&key) {
+                    continue;
+                }
+                let (since, next) = self.stubborn.entry(key).or_insert((now, now));
+                *next = now + hold_off.max(LONGEST_PAUSE);
+                let used =
+                    |domain| look.entry.facts.placements.iter().any(|place| home_domain(&self.shared, &place.provider) == Some(domain));
+                if now.duration_since(*since) >= hold_off && healthy.iter().any(|domain| !used(domain)) {
+                    self.shared.settlement.file(&look.entry, &[(shard, provider.clone(), Seen::Silent)]);
+                    self.shared.settlement.avoid(look.entry.facts.id, &provider);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The drill that the calendar asks for, if it was not held yet.

@@ -22,10 +22,11 @@ use crate::config::Fatal;
 use crate::modes;
 use crate::namespace::local;
 use crate::scatter::placements_of;
+use crate::scrub::Seen;
 use crate::shared::Shared;
 use crate::world::cpu;
 
-pub(crate) use open::{Open, Settlement, Suspect};
+pub(crate) use open::{Claim, Open, Settlement, Suspect};
 use rate::Rate;
 
 /// Pause between looks at what is due, when nothing happens.
@@ -229,12 +230,29 @@ async fn report_moves(shared: &Arc<Shared>, moves: Vec<Move>) {
     }
 }
 
+/// Whether the map says something else by now than when the block was filed: what was collected needs no shards, and what was moved is filed
+/// anew with its present places.
+fn is_outdated(shared: &Shared, open: &Open) -> bool {
+    let Ok(view) = shared.ledger.snapshot() else { return false };
+    let block = open.facts.id;
+    let (Ok(keeps), Ok(entry)) = (view.keeps(block), view.block(block)) else { return false };
+    match entry.filter(|_| keeps) {
+        None => shared.settlement.forget(&[block]),
+        Some(entry) if entry.facts.placements == open.facts.placements => return false,
+        Some(entry) => {
+            shared.settlement.forget(&[block]);
+            let still = |(shard, (provider, seen)): (&u8, &(ProviderId, Seen))| (*shard, provider.clone(), *seen);
+            let damage: Vec<_> = open.damage.iter().map(still).collect();
+            shared.settlement.file(&entry, &damage);
+        }
+    }
+    true
+}
+
 /// One try at one block. Gives the bytes that it moved, as far as repairs are budgeted.
 async fn repair(shared: &Arc<Shared>, open: Open) -> u64 {
     let block = open.facts.id;
-    // Whatever was collected since it was missed needs no shards.
-    if open.applied && shared.ledger.snapshot().and_then(|view| view.keeps(block)).is_ok_and(|keeps| !keeps) {
-        shared.settlement.forget(&[block]);
+    if open.repair && is_outdated(shared, &open) {
         return 0;
     }
     let failures = open.failures;

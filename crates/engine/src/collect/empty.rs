@@ -123,10 +123,20 @@ pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved
     for (tenant, mut survivors) in group.survivors {
         let mut writer = Writer { shared: Arc::clone(shared), tenant, open: None, sent: Vec::new(), pins: shared.keep.pins() };
         survivors.sort_by_key(|survivor| (survivor.place.block, survivor.place.section, survivor.place.offset));
+        let mut failed = Ok(());
         for run in survivors.chunk_by(|a, b| (a.place.block, a.place.section) == (b.place.block, b.place.section)) {
-            moved.bytes += move_out(shared, run, &mut writer).await?;
+            match move_out(shared, run, &mut writer).await {
+                Ok(bytes) => moved.bytes += bytes,
+                Err(error) => failed = Err(error),
+            }
+            if failed.is_err() {
+                break;
+            }
         }
-        for entry in &writer.finish().await? {
+        // What was written is part of the log, whatever failed: blocks that no record names would be garbage until the next start.
+        let written = writer.finish().await;
+        failed?;
+        for entry in &written? {
             moved.new_blocks += 1;
             read_back(shared, entry).await?;
         }
@@ -184,12 +194,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the blocks are in the log, with all their shards.
+    /// Waits until the blocks are in the log, with all their shards. Those that reached their quorum get there even if others did not.
     async fn finish(mut self) -> Result<Vec<BlockEntry>, Error> {
         self.send()?;
-        let mut added: Vec<BulkAdded> = Vec::new();
+        let (mut added, mut failed): (Vec<BulkAdded>, _) = (Vec::new(), Ok(()));
         for handle in &mut self.sent {
-            added.push(handle.quorum().await?);
+            match handle.quorum().await {
+                Ok(one) => added.push(one),
+                Err(error) => failed = Err(error),
+            }
+        }
+        if added.is_empty() {
+            return failed.map(|()| Vec::new());
         }
         let shared = self.shared;
         let caller = Caller { tenant: self.tenant, principal: PrincipalId::NIL };
@@ -197,6 +213,7 @@ impl Writer {
         let records = added.into_iter().map(|added| bulk_record(&caller, added)).collect();
         let request = CommitRequest { records, chunks: Vec::new(), class: Class::Quorum, bulk: bulk.clone(), hold: Box::new(self.pins) };
         let committed = shared.committer.submit(request, Instant::now() + RECORD_DEADLINE).await?;
+        failed?;
         let settled = tokio::time::timeout(SETTLES_WITHIN, shared.settlement.wait(committed.seq)).await;
         settled
             .map_err(|_| Error::new(ErrorKind::TooFewDomains, "the blocks that chunks moved to did not get all their shards in time"))?;

@@ -1,12 +1,14 @@
 //! What lies at one provider, as its listing says, held against what the map knows: a hint about each name, no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use diaspore_block::id::BlockId;
 use diaspore_block::name::ObjectName;
 use diaspore_ledger::Snapshot;
 use diaspore_policy::ProviderId;
 use diaspore_provider::{Deadline, ProviderError};
+use tokio::time::Instant;
 
 use super::allowance::Allowance;
 use crate::api::Error;
@@ -18,9 +20,11 @@ use crate::world::cpu;
 /// Objects listed in one go. A provider with more is listed folder by folder, and what lies outside our folders is not counted then.
 const AT_ONCE: usize = 50_000;
 /// Objects listed in one of 256 folders at most.
-const MOST_IN_FOLDER: usize = 1_000_000;
+const MOST_IN_FOLDER: usize = 200_000;
 /// Blocks taken from the ledger at once.
 const PAGE: usize = 1000;
+/// Longest listing of one provider; what it did not show by then is another collection's.
+const LONGEST: Duration = Duration::from_mins(30);
 /// Listings are pages of 1000 to the provider; patience for many of them.
 const PATIENCE: u32 = 12;
 
@@ -104,10 +108,14 @@ pub(crate) async fn list(
         return Ok(true);
     }
     drop(all);
+    let end = Instant::now() + LONGEST;
     let folders =
         (0..256).map(|folder| format!("{folder:02x}")).chain(control.iter().map(|prefix| prefix.trim_end_matches('/').to_owned()));
     for folder in folders {
         allowance.take(1).await;
+        if Instant::now() >= end {
+            break;
+        }
         let some = ground.fleet.list(provider, &folder, MOST_IN_FOLDER, deadline).await?;
         for (path, size) in &some {
             show(path, *size);

@@ -95,34 +95,38 @@ async fn at(
 ) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut unexpected: BTreeMap<u64, (ObjectName, u64)> = BTreeMap::new();
-    // The listing first: whatever it shows that is part of the log by then is in the newer state that it is held against.
-    let mut listed: Vec<(ObjectName, u64)> = Vec::new();
-    let blank = Index::none();
-    let whole = inventory::list(shared, provider, &blank, allowance, |_, size, what| match what {
+    let mut more = 0;
+    let index = Index::of(shared, &shared.ledger.snapshot().map_err(local)?, provider).await?;
+    let whole = inventory::list(shared, provider, &index, allowance, |_, size, what| match what {
         Listed::Control => found.control += 1,
         Listed::Foreign => {
             found.foreign += 1;
             found.foreign_bytes += size;
         }
-        Listed::Unexpected(name) => listed.push((name, size)),
-        Listed::Block(_) => (),
+        Listed::Block(block) => {
+            found.known += 1;
+            known(block);
+        }
+        // A provider may list names without end.
+        Listed::Unexpected(name) if unexpected.len() < MOST => drop(unexpected.insert(inventory::short(&name), (name, size))),
+        Listed::Unexpected(_) => more += 1,
     })
     .await;
     let Ok(whole) = whole else { return Ok(found) };
-    (found.listed, found.whole) = (true, whole);
+    (found.listed, found.whole) = (true, whole && more == 0);
+    drop(index);
     let view = shared.ledger.snapshot().map_err(local)?;
-    let index = Index::of(shared, &view, provider).await?;
-    for (name, size) in listed {
-        if let Some(block) = index.block(&name) {
-            found.known += 1;
-            known(block);
-        } else if unexpected.len() < MOST {
-            unexpected.insert(inventory::short(&name), (name, size));
-        } else {
-            found.whole = false;
-        }
-    }
     if !unexpected.is_empty() {
+        // Whatever the listing showed that is part of the log by now is in the newer state.
+        let newer = Index::of(shared, &view, provider).await?;
+        unexpected.retain(|_, (name, _)| match newer.block(name) {
+            Some(block) => {
+                found.known += 1;
+                known(block);
+                false
+            }
+            None => true,
+        });
         let places = identify(shared, &view, provider, past, &mut unexpected).await?;
         for (place, name, size) in places {
             if !past.dead.contains(&place.incarnation) {

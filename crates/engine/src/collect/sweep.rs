@@ -1,7 +1,7 @@
 //! Deleting what is condemned: every shard at every provider, then a look that nothing is shown any more, then a record of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diaspore_block::id::BlockId;
@@ -23,6 +23,8 @@ use crate::shared::Shared;
 const BATCH: usize = 256;
 /// Blocks deleted at once.
 const AT_ONCE: usize = 4;
+/// Failures in a row after which a provider is not asked for the rest of a batch.
+const OUT: u32 = 8;
 /// Longest wait for a record.
 const RECORD_DEADLINE: Duration = Duration::from_mins(2);
 
@@ -57,6 +59,7 @@ pub(super) async fn sweep(
         let Some(last) = batch.last() else { return Ok(swept) };
         after = Some(last.block);
         let providers = targets(shared)?;
+        let strikes = Strikes::default();
         let mut due = Vec::new();
         for condemned in batch.into_iter().filter(|condemned| only.is_none_or(|only| only.contains(&condemned.block))) {
             match view.block(condemned.block).map_err(local)? {
@@ -64,13 +67,14 @@ pub(super) async fn sweep(
                 _ => swept.waiting += 1,
             }
         }
-        let mut outcomes = stream::iter(due).map(|entry| erase(shared, entry, &providers, allowance)).buffered(AT_ONCE);
+        let mut outcomes = stream::iter(due).map(|entry| erase(shared, entry, &providers, (&strikes, allowance))).buffered(AT_ONCE);
         let mut erased = Vec::new();
         while let Some((entry, trouble)) = outcomes.next().await {
             if trouble.is_empty() {
                 swept.blocks += 1;
                 swept.bytes += stored_bytes(&entry);
                 erased.push(entry.facts.id);
+                shared.collector.forget_clean(entry.facts.id);
                 continue;
             }
             swept.waiting += 1;
@@ -108,8 +112,8 @@ pub(super) fn is_due(shared: &Shared, condemned: &CondemnedEntry, grace: Duratio
     let since = if condemned.time > now { shared.collector.condemned_ahead(condemned.block, now) } else { condemned.time };
     let age = now.0.saturating_sub(since.0);
     let over = u128::from(age) >= grace.as_millis();
-    // A repair that is under way would bring shards back.
-    over && shared.keep.is_past(condemned.seq) && shared.settlement.get(condemned.block).is_none_or(|open| !open.busy)
+    // A repair or a move that is under way would bring shards back.
+    over && shared.keep.is_past(condemned.seq) && !shared.settlement.is_worked_on(condemned.block)
 }
 
 /// What keeps a block from being erased.
@@ -121,18 +125,44 @@ enum Trouble {
     Kept,
 }
 
-/// Deletes one block everywhere, at all providers at once, and looks.
+/// Failures of each provider in a row. Who failed often is not asked for the rest of a batch: it holds those blocks anyway.
+#[derive(Debug, Default)]
+struct Strikes(Mutex<BTreeMap<ProviderId, u32>>);
+
+impl Strikes {
+    fn is_out(&self, provider: &ProviderId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(provider).is_some_and(|strikes| *strikes >= OUT)
+    }
+
+    fn note(&self, provider: &ProviderId, failed: bool) {
+        let mut strikes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = strikes.entry(provider.clone()).or_default();
+        *count = if failed { count.saturating_add(1) } else { 0 };
+    }
+}
+
+/// Deletes one block everywhere, at all providers at once, and looks. A provider that was seen clean of it is not asked again.
 async fn erase(
     shared: &Shared,
     entry: BlockEntry,
     providers: &[ProviderId],
-    allowance: &Allowance,
+    (strikes, allowance): (&Strikes, &Allowance),
 ) -> (BlockEntry, Vec<(ProviderId, Trouble)>) {
-    allowance.take(providers.len().saturating_mul(2)).await;
     let facts = &entry.facts;
-    let asked = providers.iter().map(async |provider| {
+    let clean = shared.collector.clean_at(facts.id);
+    let left: Vec<&ProviderId> = providers.iter().filter(|provider| !clean.contains(*provider)).collect();
+    allowance.take(left.len().saturating_mul(2)).await;
+    let asked = left.into_iter().map(async |provider| {
+        if strikes.is_out(provider) {
+            return (provider, Err(Trouble::Failed));
+        }
         let name = shared.names.shard(&address_of(facts, provider.as_str()));
-        (provider, remove(shared, provider, name.as_str()).await)
+        let outcome = remove(shared, provider, name.as_str()).await;
+        strikes.note(provider, outcome == Err(Trouble::Failed));
+        if outcome.is_ok() {
+            shared.collector.note_clean(facts.id, provider);
+        }
+        (provider, outcome)
     });
     let answers = futures::future::join_all(asked).await;
     let trouble = answers.into_iter().filter_map(|(provider, outcome)| outcome.err().map(|what| (provider.clone(), what))).collect();

@@ -313,6 +313,10 @@ async fn a_provider_that_is_down_or_keeps_objects_holds_the_block() {
     assert_eq!(report.swept.blocks, 0);
     assert_eq!(report.swept.failed.keys().collect::<Vec<_>>(), ["p0"]);
     assert_eq!(report.swept.kept.keys().collect::<Vec<_>>(), ["p1"]);
+    let asked = || fx.stores[2].requests(Op::Delete);
+    let before = asked();
+    assert_eq!(fx.collect(NOW).await.swept.blocks, 0);
+    assert_eq!(asked(), before, "who showed nothing any more is not asked again");
     for store in &fx.stores {
         store.set_faults(FaultPlan::honest());
     }

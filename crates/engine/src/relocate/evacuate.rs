@@ -28,6 +28,8 @@ const AT_ONCE: usize = 3;
 const PER_RECORD: usize = 32;
 /// Times over the map: blocks that somebody worked on, or that were written meanwhile, come in the next.
 const PASSES: usize = 5;
+/// The same while repair works on some of what is left: its budget may allow a block in a minute.
+const BUSY_PASSES: usize = 30;
 /// Pause before another pass.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for what is unsettled.
@@ -101,18 +103,21 @@ pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Res
     }
     shared.settlement.hurry();
     let _all = shared.settlement.wait_all(SETTLES_WITHIN).await;
-    for pass in 0..PASSES {
-        if pass > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let crowded = Box::pin(one_pass(shared, &provider, asked.dead, &mut report)).await?;
+    // Passes in a row that changed nothing.
+    let mut vain = 0;
+    loop {
+        let before = report.remaining;
+        let (crowded, busy) = Box::pin(one_pass(shared, &provider, asked.dead, &mut report)).await?;
         if !crowded.is_empty() {
             report.rewritten += Box::pin(collect::rewrite(shared, &crowded)).await?;
         }
-        report.remaining = at(shared, &provider)?.len() as u64;
-        if report.remaining == report.crowded_log {
+        report.remaining = remaining(shared, &provider)?;
+        vain = if report.remaining < before { 0 } else { vain + 1 };
+        // What repair works on goes as fast as repair may.
+        if report.remaining == report.crowded_log || vain >= if busy > 0 { BUSY_PASSES } else { PASSES } {
             break;
         }
+        tokio::time::sleep(PAUSE).await;
     }
     Box::pin(certify(shared, &provider, asked.dead, report)).await
 }
@@ -159,6 +164,11 @@ fn plan(shared: &Shared, provider: &ProviderId, domain: &FailureDomain, dead: bo
     Ok(report)
 }
 
+/// Blocks with a shard at the provider, as the map says or will say.
+fn remaining(shared: &Shared, provider: &ProviderId) -> Result<u64, Error> {
+    Ok(at(shared, provider)?.len() as u64 + shared.settlement.underway_at(provider))
+}
+
 /// Blocks with a shard at the provider, as the map says.
 fn at(shared: &Shared, provider: &ProviderId) -> Result<Vec<BlockEntry>, Error> {
     let mut found = Vec::new();
@@ -170,11 +180,11 @@ fn at(shared: &Shared, provider: &ProviderId) -> Result<Vec<BlockEntry>, Error> 
     Ok(found)
 }
 
-/// Moves what can be moved. Gives the bulk blocks for which no domain is free.
-async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, report: &mut Evacuated) -> Result<Vec<BlockId>, Error> {
+/// Moves what can be moved. Gives the bulk blocks for which no domain is free, and how many blocks others worked on.
+async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, report: &mut Evacuated) -> Result<(Vec<BlockId>, u64), Error> {
     let keep_old = if dead { BTreeSet::from([provider.clone()]) } else { BTreeSet::new() };
     let blocks: Vec<BlockId> = at(shared, provider)?.into_iter().map(|entry| entry.facts.id).collect();
-    let mut crowded = Vec::new();
+    let (mut crowded, mut busy) = (Vec::new(), 0);
     let mut placed: Vec<Placed> = Vec::new();
     let mut moves = stream::iter(blocks)
         .map(async |block| {
@@ -192,6 +202,7 @@ async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, repor
                 placed.push(one);
             }
             (block, BlockKind::Bulk, Err(Stay::NoPlace)) => crowded.push(block),
+            (_, _, Err(Stay::Busy)) => busy += 1,
             (_, _, Err(_)) => (),
         }
         if placed.len() >= PER_RECORD {
@@ -205,7 +216,7 @@ async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, repor
     let view = shared.ledger.snapshot().map_err(local)?;
     let wider = |block: &BlockId| view.block(*block).is_ok_and(|entry| entry.is_some_and(|entry| entry.facts.geometry.n() > narrow.n));
     crowded.retain(wider);
-    Ok(crowded)
+    Ok((crowded, busy))
 }
 
 /// Deletes what is still listed there, and says in the log what was left.
@@ -213,7 +224,7 @@ async fn certify(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, mut re
     if !dead {
         clean(shared, provider, &mut report).await?;
     }
-    report.remaining = at(shared, provider)?.len() as u64;
+    report.remaining = remaining(shared, provider)?;
     report.certified = report.remaining == 0;
     if !report.certified {
         return Ok(report);

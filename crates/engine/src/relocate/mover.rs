@@ -17,6 +17,7 @@ use crate::coded::address_of;
 use crate::commit::{CommitRequest, NewRecord};
 use crate::namespace::local;
 use crate::scatter::{Plan, seats};
+use crate::settle::Claim;
 use crate::shards::{Depth, Look, Sighting, look_known};
 use crate::shared::Shared;
 use crate::world::cpu;
@@ -43,16 +44,23 @@ pub(super) struct Placed {
     pub(super) from: ProviderId,
     pub(super) to: ProviderId,
     pub(super) bytes: u64,
+    /// Keeps repair away until the log says where the shard lies.
+    _claim: Claim,
+}
+
+/// What the new place shows before the shard is put there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// The shard itself: an earlier run got so far.
+    Itself,
+    /// Another shard of the block that its own home shows as well, left by a hedge or by a repair while this account was away.
+    Surplus,
 }
 
 /// The shard of a block that the map places at a provider.
 pub(super) fn shard_at(facts: &BlockFacts, provider: &ProviderId) -> Option<u8> {
     facts.placements.iter().find(|place| place.provider == provider.as_str()).map(|place| place.shard)
-}
-
-/// Whether the block may be touched: whole, and nobody else's work.
-pub(super) fn is_calm(shared: &Shared, entry: &BlockEntry) -> bool {
-    entry.settled && shared.settlement.get(entry.facts.id).is_none()
 }
 
 /// Puts the shard that lies at `from` onto a domain without any of its block, `to` if given, and reads it back there. The map does not
@@ -64,10 +72,8 @@ pub(super) async fn place(
     to: Option<&ProviderId>,
     dead: bool,
 ) -> Result<Placed, Stay> {
-    if !is_calm(shared, entry) {
-        return Err(Stay::Busy);
-    }
     let facts = &entry.facts;
+    let claim = shared.settlement.claim(facts.id).filter(|_| entry.settled).ok_or(Stay::Busy)?;
     let shard = shard_at(facts, from).ok_or(Stay::Busy)?;
     let others: Vec<(u8, ProviderId)> = facts
         .placements
@@ -76,9 +82,8 @@ pub(super) async fn place(
         .filter_map(|place| Some((place.shard, ProviderId::new(&place.provider).ok()?)))
         .collect();
     let (to, there) = target(shared, facts, shard, from, &others, to).await.ok_or(Stay::NoPlace)?;
-    if there {
-        // An earlier run got so far.
-        return done(shared, facts, shard, from, to).await;
+    if there == There::Itself {
+        return done(shared, facts, (shard, from), to, claim).await;
     }
     let (header, body) = match whole(shared, facts, shard, from, dead).await {
         Some((header, cells)) => (header, cells.bytes().clone()),
@@ -89,22 +94,26 @@ pub(super) async fn place(
     let object = cpu(|| header.object_for(shard, body, to.as_str(), &name, &shared.keys.header, &mut shared.rng()));
     let object = object.map_err(|_| Stay::Failed)?.to_vec();
     let bytes = object.iter().map(|piece| piece.len() as u64).sum();
-    shared.fleet.put(&to, name.as_str(), object, Deadline::transfer(bytes)).await.map_err(|_| Stay::Failed)?;
-    done(shared, facts, shard, from, to).await
+    let put = match there {
+        There::Surplus => shared.fleet.replace(&to, name.as_str(), object, Deadline::transfer(bytes)).await,
+        There::Nothing | There::Itself => shared.fleet.put(&to, name.as_str(), object, Deadline::transfer(bytes)).await,
+    };
+    put.map_err(|_| Stay::Failed)?;
+    done(shared, facts, (shard, from), to, claim).await
 }
 
 /// Reads the new shard back, whole.
-async fn done(shared: &Shared, facts: &BlockFacts, shard: u8, from: &ProviderId, to: ProviderId) -> Result<Placed, Stay> {
+async fn done(shared: &Shared, facts: &BlockFacts, (shard, from): (u8, &ProviderId), to: ProviderId, claim: Claim) -> Result<Placed, Stay> {
     match whole(shared, facts, shard, &to, false).await {
         Some((header, _)) => {
             let bytes = header.object_len().unwrap_or_default() as u64;
-            Ok(Placed { facts: facts.clone(), shard, from: from.clone(), to, bytes })
+            Ok(Placed { facts: facts.clone(), shard, from: from.clone(), to, bytes, _claim: claim })
         }
         None => Err(Stay::Failed),
     }
 }
 
-/// A healthy domain that takes shards and shows none of this block, and whether this very shard is there already.
+/// A healthy domain that takes shards and shows none of this block, or this very shard; else one whose shard of it is one too many.
 async fn target(
     shared: &Shared,
     facts: &BlockFacts,
@@ -112,19 +121,39 @@ async fn target(
     from: &ProviderId,
     others: &[(u8, ProviderId)],
     wanted: Option<&ProviderId>,
-) -> Option<(ProviderId, bool)> {
+) -> Option<(ProviderId, There)> {
     let mut tried: BTreeSet<ProviderId> = BTreeSet::from([from.clone()]);
+    let mut surplus = None;
     loop {
         let mut plan = Plan::resume(seats(shared, facts), facts.geometry.n(), facts.id, others);
-        let to = plan.any(shard, |provider| !tried.contains(provider) && wanted.is_none_or(|wanted| provider == wanted))?;
-        match look_known(shared, facts, &to, Depth::Header).await {
-            Look::Absent => return Some((to, false)),
-            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash && seen.header.index() == shard => {
-                return Some((to, true));
+        let Some(to) = plan.any(shard, |provider| !tried.contains(provider) && wanted.is_none_or(|wanted| provider == wanted)) else {
+            return surplus.map(|to| (to, There::Surplus));
+        };
+        match shown(shared, facts, &to).await {
+            Ok(None) => return Some((to, There::Nothing)),
+            Ok(Some(index)) if index == shard => return Some((to, There::Itself)),
+            Ok(Some(index)) if surplus.is_none() => {
+                // Overwritten only if the place that the map knows for it shows it now.
+                let home = others.iter().find(|(other, home)| *other == index && *home != to);
+                if let Some((_, home)) = home
+                    && shown(shared, facts, home).await == Ok(Some(index))
+                {
+                    surplus = Some(to.clone());
+                }
             }
-            // Another shard of the block that a hedge left there, something wrong, or no answer.
-            Look::Seen(_) | Look::Wrong | Look::Silent => drop(tried.insert(to)),
+            // Something wrong, or no answer.
+            Ok(Some(_)) | Err(()) => (),
         }
+        tried.insert(to);
+    }
+}
+
+/// Which shard of the block a provider shows.
+async fn shown(shared: &Shared, facts: &BlockFacts, provider: &ProviderId) -> Result<Option<u8>, ()> {
+    match look_known(shared, facts, provider, Depth::Header).await {
+        Look::Absent => Ok(None),
+        Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash => Ok(Some(seen.header.index())),
+        Look::Seen(_) | Look::Wrong | Look::Silent => Err(()),
     }
 }
 

@@ -7,7 +7,7 @@ use diaspore_block::id::BlockId;
 use diaspore_policy::ProviderId;
 use futures::stream::{self, StreamExt};
 
-use super::mover::{self, Placed, census, each_block, is_calm};
+use super::mover::{self, Placed, census, each_block};
 use crate::api::Error;
 use crate::collect::Cost;
 use crate::namespace::local;
@@ -115,7 +115,7 @@ fn plan(shared: &Shared, counts: &BTreeMap<ProviderId, u64>) -> Result<Vec<Trans
     let domain = |id: &ProviderId| shared.fleet.provider(id).map(|spec| spec.domain.clone());
     let mut transfers = Vec::new();
     each_block(shared, |entry| {
-        if !is_calm(shared, &entry) {
+        if !entry.settled || !shared.settlement.is_calm(entry.facts.id) {
             return;
         }
         let homes: Vec<ProviderId> = entry.facts.placements.iter().filter_map(|place| ProviderId::new(&place.provider).ok()).collect();

@@ -137,6 +137,27 @@ async fn a_liar_is_left_without_taking_its_lies_along() {
     fx.check(&blobs).await;
 }
 
+/// One account was away for so long that its shards were made again at the only free domain. It is back, with shards that are one too many:
+/// they give way, for it is the only place left.
+#[tokio::test(start_paused = true)]
+async fn shards_that_are_one_too_many_give_way() {
+    let (fx, blobs) = Fixture::filled(6).await;
+    fx.stores[0].set_faults(FaultPlan::down());
+    tokio::time::sleep(Duration::from_mins(40)).await;
+    fx.settle().await;
+    assert_eq!(fx.at("p0"), 0, "all of it was made again");
+    assert!(fx.shards(0) > 4);
+    fx.stores[0].set_faults(FaultPlan::honest());
+    // Until its score forgets that it was down.
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    let report = fx.evacuate(leave("p1")).await;
+    assert!(report.certified, "{report:?}");
+    for store in [1, 2, 3] {
+        fx.stores[store].set_faults(FaultPlan::down());
+    }
+    fx.check(&blobs).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn leaving_goes_on_after_a_crash() {
     let (fx, blobs) = Fixture::filled(7).await;

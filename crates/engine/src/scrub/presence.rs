@@ -25,8 +25,13 @@ pub(crate) struct Examined {
 
 /// Asks every provider that should hold a shard of the block.
 pub(crate) async fn examine(shared: &Shared, entry: BlockEntry, depth: Depth) -> Examined {
+    examine_some(shared, entry, depth, |_| true).await
+}
+
+/// Asks for some shards of the block only.
+pub(crate) async fn examine_some(shared: &Shared, entry: BlockEntry, depth: Depth, of: impl Fn(u8) -> bool) -> Examined {
     let facts = &entry.facts;
-    let homes = facts.placements.iter().filter(|place| place.acked);
+    let homes = facts.placements.iter().filter(|place| place.acked && of(place.shard));
     let homes: Vec<(u8, ProviderId)> = homes.filter_map(|place| Some((place.shard, ProviderId::new(&place.provider).ok()?))).collect();
     let looks = homes.into_iter().map(async |(shard, provider)| {
         let seen = match look_known(shared, facts, &provider, depth).await {

@@ -393,6 +393,35 @@ async fn a_drill_finds_parity_that_no_read_touches() {
     assert_whole(&fx).await;
 }
 
+/// An archive tier: it knows the length of everything and gives no byte.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_never_given_is_made_again_elsewhere() {
+    let fx = stored(6).await;
+    let refuses = Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get]);
+    fx.stores[0].set_faults(FaultPlan::from(refuses));
+    scrub(&fx, false).await;
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    fx.settle().await;
+    let there = |entry: &BlockEntry| entry.facts.placements.iter().any(|place| place.provider == "p0");
+    assert!(!entries(&fx).iter().any(there), "nothing is said to lie there");
+    assert_whole(&fx).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_moved_is_not_repaired_meanwhile() {
+    let fx = stored(5).await;
+    let settlement = crate::settle::Settlement::default();
+    let entry = bulk(&fx);
+    let claim = settlement.claim(entry.facts.id).unwrap();
+    assert!(settlement.claim(entry.facts.id).is_none() && !settlement.is_calm(entry.facts.id));
+    let place = &entry.facts.placements[0];
+    assert!(settlement.file(&entry, &[(place.shard, id(&place.provider), Seen::Missing)]));
+    assert!(settlement.next_due(Instant::now(), |_| false, true).is_none());
+    drop(claim);
+    assert!(settlement.claim(entry.facts.id).is_none(), "it lacks a shard");
+    assert!(settlement.next_due(Instant::now(), |_| false, true).is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_most_endangered_block_comes_first_and_the_cap_is_for_the_others() {
     let fx = stored(5).await;

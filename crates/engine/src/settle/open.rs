@@ -133,6 +133,27 @@ struct State {
     suspects: BTreeMap<(BlockId, u8), Suspect>,
     /// Repaired blocks of which the map does not say yet where their shards are.
     untold: u64,
+    /// Blocks with a shard that is being moved.
+    moving: Arc<Mutex<BTreeSet<BlockId>>>,
+}
+
+impl State {
+    fn moving(&self) -> MutexGuard<'_, BTreeSet<BlockId>> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps repair, and whoever else moves shards, away from a block until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    moving: Arc<Mutex<BTreeSet<BlockId>>>,
+    block: BlockId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.block);
+    }
 }
 
 /// What remains to be settled.
@@ -169,6 +190,33 @@ impl Settlement {
         state.open.insert(open.facts.id, open);
         drop(state);
         self.announce();
+    }
+
+    /// Claims a block that nobody works on and that lacks nothing.
+    pub(crate) fn claim(&self, block: BlockId) -> Option<Claim> {
+        let state = self.state();
+        let free = !state.open.contains_key(&block) && state.moving().insert(block);
+        free.then(|| Claim { moving: Arc::clone(&state.moving), block })
+    }
+
+    /// Whether a block lacks nothing that is known of, and none of its shards is being moved.
+    pub(crate) fn is_calm(&self, block: BlockId) -> bool {
+        let state = self.state();
+        !state.open.contains_key(&block) && !state.moving().contains(&block)
+    }
+
+    /// Whether somebody is putting shards of a block.
+    pub(crate) fn is_worked_on(&self, block: BlockId) -> bool {
+        let state = self.state();
+        state.open.get(&block).is_some_and(|open| open.busy) || state.moving().contains(&block)
+    }
+
+    /// Blocks on their way into the log, a shard of which was put or tried at a provider.
+    pub(crate) fn underway_at(&self, provider: &ProviderId) -> u64 {
+        let there = |open: &&Open| {
+            !open.applied && (open.stored.values().any(|home| home == provider) || open.tried.iter().any(|(_, home)| home == provider))
+        };
+        self.state().open.values().filter(there).count() as u64
     }
 
     /// Notes that a provider was tried for a shard.
@@ -351,10 +399,11 @@ impl Settlement {
         let mut state = self.state();
         let due =
             |open: &Open| open.applied && !open.busy && !open.is_complete() && open.not_before.is_none_or(|not_before| not_before <= now);
+        let moving = state.moving().clone();
         let (losses, block) = state
             .open
             .values()
-            .filter(|open| due(open))
+            .filter(|open| due(open) && !moving.contains(&open.facts.id))
             .map(|open| (open.losses(&silent), open))
             .filter(|(losses, open)| room || !open.repair || *losses == Some(0))
             .min_by_key(|(losses, open)| (losses.is_none(), *losses, open.seq, open.facts.id))
