@@ -300,18 +300,9 @@ impl Desk {
         let view = view(&self.shared)?;
         let still = view.chunk(self.bucket, &id).map_err(local)?.is_some_and(|now| now.block == place.block);
         let Some(block) = view.block(place.block).map_err(local)?.filter(|_| still) else { return Ok(false) };
-<<<<<<< HEAD
         if scrub::is_known_lost(&view, &block)? {
             return Ok(false);
         }
-        if !block.settled {
-            if !pack::is_reachable(&self.shared, &block) {
-                return Ok(false);
-            }
-            if self.purpose == Purpose::Store(Class::Full) {
-                self.unsettled.insert(block.seq);
-            }
-=======
         let full = self.purpose == Purpose::Store(Class::Full);
         if block.settled {
             // It was whole once; what scrubs and readers found since counts as well.
@@ -322,7 +313,6 @@ impl Desk {
         }
         if full {
             self.unsettled.insert(block.seq);
->>>>>>> a83f110 (What a second upload made another place of is kept; lost blocks are not relied on; what went is not repaired)
         }
         Ok(true)
     }
