@@ -15,6 +15,7 @@ use diaspore_block::name::ObjectName;
 use diaspore_policy::{FailureDomain, ProviderId};
 use diaspore_provider::Deadline;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::shared::Ground;
 
@@ -136,9 +137,13 @@ impl ClaimBook {
         if let Some(claim) = self.get(rank) {
             return Some(claim);
         }
-        for spec in ground.fleet.providers() {
+        let asked = ground.fleet.providers().iter().map(async |spec| {
             let name = ground.names.claim(spec.id.as_str(), rank.1, rank.0);
-            if let Some(claim) = open(ground, &spec.id, &name).await.filter(|claim| claim.rank() == rank) {
+            open(ground, &spec.id, &name).await.filter(|claim| claim.rank() == rank)
+        });
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        while let Some(answer) = answers.next().await {
+            if let Some(claim) = answer {
                 self.keep(claim.clone());
                 return Some(claim);
             }

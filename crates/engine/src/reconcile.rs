@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use diaspore_block::claim::Claim;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
-use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, LedgerError};
+use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, LedgerError, Snapshot};
 use diaspore_policy::{FailureDomain, claim_quorum};
 
 use crate::api::{Error, ErrorKind};
@@ -73,8 +73,41 @@ struct Claimed {
     acknowledged: BTreeSet<FailureDomain>,
     quorum: usize,
     book: ClaimBook,
-    /// Whether the disk knew nothing of this deployment's log before.
-    disk_was_empty: bool,
+    permitted: Permitted,
+}
+
+/// Whose log may be taken up.
+///
+/// An empty disk in front of a log is new, lost or not mounted, and only the operator knows which. So a plain start without a single block
+/// on its disk goes on with what this disk began itself and with nothing else, however often it is tried.
+#[derive(Debug)]
+enum Permitted {
+    Any,
+    /// What these incarnations of this disk began.
+    Own(BTreeSet<IncarnationId>),
+}
+
+impl Permitted {
+    fn of(ground: &Ground, view: &Snapshot, notes: &[IncarnationNote]) -> Result<Self, LedgerError> {
+        // An install that broke off had its permission, or a ledger to begin with.
+        let blank = ground.config.mode == Mode::Start && view.applied_seq()? == Seq(0) && !view.is_incomplete()?;
+        Ok(if blank && ground.ledger.journal_scan()?.is_empty() {
+            Self::Own(notes.iter().map(|note| note.incarnation).collect())
+        } else {
+            Self::Any
+        })
+    }
+
+    /// Refuses what somebody else began.
+    fn check(&self, found: impl IntoIterator<Item = IncarnationId>) -> Result<(), Error> {
+        match self {
+            Self::Own(own) if found.into_iter().any(|incarnation| !own.contains(&incarnation)) => Err(refused(
+                "the local ledger is empty but the providers hold a log: run `storage distributed recover` to rebuild it, or restore the service's disk"
+                    .to_owned(),
+            )),
+            Self::Any | Self::Own(_) => Ok(()),
+        }
+    }
 }
 
 /// Claims the log: write-once object on every provider, q acknowledgements, leases waited out, claims listed again.
@@ -90,7 +123,8 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
             book.learn((epoch, incarnation));
         }
     }
-    let disk_was_empty = notes.is_empty() && view.applied_seq().map_err(local)? == Seq(0);
+    let applied = view.applied_seq().map_err(local)?;
+    let permitted = cpu(|| Permitted::of(ground, &view, &notes)).map_err(local)?;
     let lost = declared_lost(ground)?;
     // Domains declared lost are no part of the provider set any more.
     let quorum = claim_quorum(ground.fleet.domains().difference(&lost).count());
@@ -98,6 +132,13 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     ground.unjudged.check()?;
     if before.answered.len() < quorum {
         return Ok(Err(before.too_few("listed their claims", quorum)));
+    }
+    // Before anything is written here or there: a claim stops whoever serves this log at present, and nothing may come of a refused start.
+    permitted.check(before.ranks.iter().map(|(_, incarnation)| *incarnation))?;
+    if applied > Seq(0) && before.ranks.is_empty() {
+        return Err(refused(format!(
+            "the ledger ends at sequence {applied}, and no provider holds a claim of this deployment: wrong accounts, or the providers were rolled back"
+        )));
     }
     let layout = Layout::choose(ground, &before.answered, quorum)?;
     if !layout.full {
@@ -149,7 +190,7 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
     }
     let rank = claim.rank();
     book.keep(claim);
-    Ok(Ok(Claimed { rank, layout, acknowledged, quorum, book, disk_was_empty }))
+    Ok(Ok(Claimed { rank, layout, acknowledged, quorum, book, permitted }))
 }
 
 /// The providers that may hold commit blocks of this incarnation: all of them, unless it steps down.
@@ -219,7 +260,7 @@ async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> c
         Ok(chain) => chain,
         Err(why) => return Ok(Err(why)),
     };
-    check_permission(ground, claimed, &chain)?;
+    claimed.permitted.check(chain.ruling.map(|(_, incarnation)| incarnation))?;
     let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
     let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
     Ok(tail::read(ground, &claimed.book, evidence, &chain, from).await?.map(|end| (chain, end)))
@@ -250,20 +291,6 @@ fn too_few_to_decide(ground: Ground, end: &End, few: &Error) -> Result<Arc<Share
     let lost =
         if lost.is_empty() { String::new() } else { format!("; acknowledged writes may have been lost at sequence {}", lost.join(", ")) };
     Ok(idle(ground, Stage::ReadOnly(format!("recovered without a decision: {}{lost}", few.message))))
-}
-
-/// An empty disk in front of a log is only filled with the operator's permission.
-fn check_permission(ground: &Ground, claimed: &Claimed, chain: &Chain) -> Result<(), Error> {
-    if claimed.disk_was_empty && chain.ruling.is_some() && ground.config.mode == Mode::Start {
-        return Err(without_permission());
-    }
-    Ok(())
-}
-
-fn without_permission() -> Error {
-    refused(
-        "the local ledger is empty but the providers hold a log: run `storage distributed recover` to rebuild it, or restore the service's disk".to_owned(),
-    )
 }
 
 fn local_end(ground: &Ground) -> Result<Option<Local>, Error> {

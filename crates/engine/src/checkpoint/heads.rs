@@ -1,6 +1,7 @@
 //! Heads: where a compacted log is, at every provider, under a prefix that LIST enumerates. Write-once like everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 
 use diaspore_block::claim::Head;
 use diaspore_block::id::Seq;
@@ -11,6 +12,7 @@ use diaspore_ledger::CompactionEntry;
 use diaspore_policy::{FailureDomain, ProviderId};
 use diaspore_provider::{Deadline, ErrorKind as ProviderErrorKind};
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 
 use super::{is_announced, reference_of};
 use crate::api::Error;
@@ -21,13 +23,15 @@ use crate::shared::{Ground, Shared};
 const SEAL_MARGIN: usize = 1024;
 /// Heads listed at one provider at most: two stand there, or a few more after crashes.
 const MAX_LISTED: usize = 1000;
+/// Heads read at once.
+const AT_ONCE: usize = 16;
 
 /// What the providers announce.
 #[derive(Debug, Default)]
 pub(crate) struct Announced {
     /// Distinct ones, newest position first.
     pub(crate) heads: Vec<Head>,
-    /// Domains that did not list theirs.
+    /// Domains that did not show all of theirs in time.
     pub(crate) silent: BTreeSet<FailureDomain>,
 }
 
@@ -37,11 +41,10 @@ pub(crate) async fn find(ground: &Ground) -> Announced {
     let mut announced = Announced::default();
     let mut heads: BTreeMap<(Seq, [u8; 32]), Head> = BTreeMap::new();
     for (spec, found) in join_all(asked).await {
-        let Some(found) = found else {
+        if !found.whole {
             announced.silent.insert(spec.domain.clone());
-            continue;
-        };
-        for (_, head) in found {
+        }
+        for (_, head) in found.heads {
             let mark = head.acked_through;
             let known = heads.entry((head.covers, *head.root.manifest_hash.as_bytes())).or_insert(head);
             // The same head may have been put again later, somewhere else.
@@ -52,19 +55,37 @@ pub(crate) async fn find(ground: &Ground) -> Announced {
     announced
 }
 
-/// The heads at one provider that open, with their names; `None` when it does not list.
-async fn listed(ground: &Ground, provider: &ProviderId) -> Option<Vec<(ObjectName, Head)>> {
+/// What one provider showed of the heads it has.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Those that open, with their names.
+    heads: Vec<(ObjectName, Head)>,
+    /// Whether that is everything it lists.
+    whole: bool,
+}
+
+/// The heads at one provider. However many it lists, and however slowly it gives them, it has one deadline for all.
+async fn listed(ground: &Ground, provider: &ProviderId) -> Listed {
     let prefix = ground.names.head_prefix(provider.as_str());
-    let deadline = Deadline::new(ground.config.probe_deadline, ground.config.probe_deadline);
-    let listed = ground.fleet.list(provider, &prefix, MAX_LISTED, deadline).await.ok()?;
-    let mut found = Vec::new();
-    for (path, _) in listed {
-        let Ok(name) = ObjectName::parse(&path) else { continue };
-        if let Opened::Head(head) = open(ground, provider, &name).await {
-            found.push((name, *head));
+    let limit = ground.config.probe_deadline;
+    let mut found = Listed::default();
+    let reading = async {
+        let Ok(listed) = ground.fleet.list(provider, &prefix, MAX_LISTED, Deadline::new(limit, limit)).await else { return false };
+        let names = listed.iter().filter_map(|(path, _)| ObjectName::parse(path).ok());
+        let reads: Vec<_> = names.map(async |name| (open(ground, provider, &name).await, name)).collect();
+        let mut opened = pin!(stream::iter(reads).buffered(AT_ONCE));
+        let mut whole = true;
+        while let Some((head, name)) = opened.next().await {
+            match head {
+                Opened::Head(head) => found.heads.push((name, *head)),
+                Opened::Absent => {}
+                Opened::Unusable => whole = false,
+            }
         }
-    }
-    Some(found)
+        whole
+    };
+    found.whole = tokio::time::timeout(limit, reading).await.unwrap_or(false);
+    found
 }
 
 /// What stands under a head's name.
@@ -152,7 +173,7 @@ async fn put(shared: &Shared, provider: &ProviderId, head: &Head) -> bool {
 /// Deletes heads of compacted logs that cover less than `oldest`.
 async fn prune(shared: &Shared, oldest: Seq) {
     let ids = shared.fleet.providers().iter().map(|spec| &spec.id);
-    let found = join_all(ids.map(async |id| (id, listed(shared, id).await.unwrap_or_default()))).await;
+    let found = join_all(ids.map(async |id| (id, listed(shared, id).await.heads))).await;
     let old = |head: &Head| head.covers < oldest;
     if !found.iter().any(|(_, heads)| heads.iter().any(|(_, head)| old(head))) || shared.fence.hold(shared).await.is_err() {
         return;

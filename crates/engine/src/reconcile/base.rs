@@ -17,7 +17,6 @@ use super::position::Evidence;
 use super::{Claimed, local_end};
 use crate::api::{Error, ErrorKind};
 use crate::checkpoint::{heads, read};
-use crate::config::Mode;
 use crate::namespace::local;
 use crate::shared::Ground;
 use crate::world::cpu;
@@ -58,9 +57,7 @@ pub(super) async fn catch_up(ground: &Ground, claimed: &Claimed, evidence: &Evid
     if candidates.is_empty() && !incomplete {
         return Ok(Ok(witnesses));
     }
-    if claimed.disk_was_empty && ground.config.mode == Mode::Start {
-        return Err(super::without_permission());
-    }
+    claimed.permitted.check(candidates.iter().map(|head| head.root.incarnation))?;
     for head in candidates {
         match try_one(ground, claimed, evidence, head).await? {
             Tried::Installed => return Ok(Ok(witnesses)),

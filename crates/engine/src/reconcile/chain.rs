@@ -16,6 +16,9 @@ use crate::claim::{ClaimBook, Rank};
 use crate::layout;
 use crate::shared::Ground;
 
+/// The largest window that a profile may ask for.
+const LARGEST_WINDOW: u64 = 64;
+
 /// Where the ledger stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Local {
@@ -104,16 +107,17 @@ pub(super) async fn subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Op
 /// The same for an incarnation below a decision, whose claim may have been pruned (PROTOCOL rule 5).
 ///
 /// Such a subject is only replayed up to the end that the decision names: what cannot be read there is missing and never void, whatever
-/// its claim said. Its k floor is the smallest of the format all the same, so that nothing follows from silence.
+/// its claim said.
 pub(super) async fn decided_subject(ground: &Ground, book: &ClaimBook, rank: Rank) -> Subject {
     let known = if book.is_listed(rank) { subject(ground, book, rank).await } else { None };
-    known.unwrap_or_else(|| Subject {
-        incarnation: rank.1,
-        k_floor: 1,
-        usual_k: layout::full(ground).map_or(1, Geometry::k),
-        window: u64::from(ground.config.profile.window),
-        homes: None,
-    })
+    known.unwrap_or_else(|| unknown_subject(ground, rank))
+}
+
+/// An incarnation of which nothing but its name is known. Its k floor is the smallest of the format and its window the largest, so that nothing
+/// follows from silence.
+fn unknown_subject(ground: &Ground, rank: Rank) -> Subject {
+    let usual_k = layout::full(ground).map_or(1, Geometry::k);
+    Subject { incarnation: rank.1, k_floor: 1, usual_k, window: LARGEST_WINDOW, homes: None }
 }
 
 /// Finds who rules, and the stretches between the ledger and the present.
@@ -125,8 +129,11 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         let at_home = local.filter(|local| local.incarnation == rank.1);
         let subject = subject(ground, book, rank).await;
         ground.unjudged.check()?;
-        let Some(subject) = subject else {
-            return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1)));
+        let subject = match subject {
+            Some(subject) => subject,
+            None if book.is_listed(rank) => return Ok(Err(format!("the claim of incarnation {} cannot be read anywhere", rank.1))),
+            // Others name it, and no provider that answers has it: a claim that never counted, as a rule.
+            None => unknown_subject(ground, rank),
         };
         if let Some(local) = at_home {
             chain.ruling = Some(rank);

@@ -65,8 +65,8 @@ pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Ch
     records.push(NewRecord::system(started).about(shared.writer.incarnation));
     records.extend(migrations(shared)?);
     let body = body_of(shared, records, Vec::new())?;
-    let last_valid = Seq(tip.seq.0.saturating_sub(1));
-    let draft = draft(shared, BlockKind::Decision, body, geometry, last_valid);
+    // What is carried over counts with this block and not before: if it cannot be read, nobody was told that any of it was acknowledged.
+    let draft = draft(shared, BlockKind::Decision, body, geometry, acked);
     let built = cpu(|| build(shared, shared.writer, &mut tip, draft))?;
     applied.push(publish(shared, built).await?);
     let held = tokio::time::timeout(QUORUM_DEADLINE, shared.fence.hold(shared)).await;

@@ -372,6 +372,7 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
 
 mod attempts;
 mod loss;
+mod starts;
 
 /// What a newer version would write: sealed as ever, with a version inside that this build does not know.
 mod newer {

@@ -82,3 +82,27 @@ async fn a_settled_mark_never_passes_the_acknowledged_one() {
     let manifest = Manifest::decode(encoded).unwrap();
     assert_eq!((manifest.log.acked_through, manifest.log.settled_through), (Seq(3), Seq(3)));
 }
+
+/// A decision that lies on one domain never counted, so what it carried over was never acknowledged by it: its mark must not say so. It would
+/// refuse every later start when one domain that held the carried block's first copy goes as well.
+#[tokio::test(start_paused = true)]
+async fn an_undecided_carrier_acknowledged_nothing() {
+    let (mut world, old) = written().await;
+    let seq = plant(&old, 0, 0..3).await;
+    let carrier = recovered(&mut world).await;
+    assert_eq!(carrier.status().released_seq, seq.next().0);
+    let (incarnation, names) = (carrier.shared().writer.incarnation, Arc::clone(&carrier.shared().names));
+    crash(carrier);
+    let gone = async |at: usize, incarnation, counter| {
+        let name = names.commit(&format!("p{at}"), incarnation, Counter(counter), Attempt(0));
+        world.stores[at].delete(&name.as_str().into()).await.unwrap();
+    };
+    for at in 1..6 {
+        gone(at, incarnation, 1).await;
+    }
+    let first = old.shared().ledger.snapshot().unwrap().commit_block(Seq(seq.0 - 1)).unwrap().unwrap();
+    gone(0, first.facts.incarnation, first.facts.counter.0 + 1).await;
+    let engine = recovered(&mut world).await;
+    assert_eq!(engine.status().released_seq, seq.0, "{:?}: the decision stands in its place", engine.status().state);
+    assert_eq!(count(&engine, &world).await, 3);
+}
