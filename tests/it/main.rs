@@ -21,6 +21,7 @@ mod localstack;
 mod outage;
 mod program;
 mod recovery;
+mod rescue;
 mod sim;
 mod steps;
 mod tenants;

@@ -66,6 +66,10 @@ fn what_cannot_be_read_is_listed_by_id() {
     place.run(&format!("blob get photos/small-1 {} --url {}", place.path("one").display(), service.url)).exits(0);
     assert_eq!(std::fs::read(place.path("one")).unwrap(), noise(3, 3000));
     place.run(&format!("blob get photos/large.bin {} --url {}", place.path("large").display(), service.url)).exits(3);
+    // Stored again it is stored: what a recovery found lost is nothing that deduplication relies on.
+    place.run(&format!("blob put {} photos/large.bin --url {}", place.path("data/large.bin").display(), service.url)).exits(0);
+    place.run(&format!("blob get photos/large.bin {} --url {}", place.path("large").display(), service.url)).exits(0);
+    assert_eq!(std::fs::read(place.path("large")).unwrap(), noise(1, 3_000_000));
     assert_eq!(service.stop(), 0);
 }
 

@@ -7,9 +7,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use diaspore_engine::Engine;
-use diaspore_engine::api::{Caller, ErrorKind, Precondition};
-use diaspore_engine::config::Mode;
+use diaspore_engine::api::{Caller, Error, ErrorKind, Precondition};
+use diaspore_engine::config::{AcceptLoss, Mode};
+use diaspore_engine::{Engine, Loss};
+use diaspore_ledger::MemoryMedium;
 use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 
 use super::client::{Action, Answer, BUCKET, perform};
@@ -190,12 +191,55 @@ async fn play(case: Case) -> Result<Outcome, Violation> {
     let silent = strike(&world, case);
     let declared = if case.declared { silent.iter().map(|index| format!("memory/cloud-{index}")).collect() } else { Vec::new() };
     let mode = if case.disk == Disk::Lost { Mode::Recover { declare_lost: declared } } else { Mode::Start };
+    let mode_again = mode.clone();
     let engine = match world.start_on(&world.disk(), mode).await {
         Ok(engine) => engine,
-        Err(error) if error.kind == ErrorKind::RefusedState => return Ok(Outcome::Refused),
+        Err(error) if error.kind == ErrorKind::RefusedState => {
+            if case.disk == Disk::Lost {
+                Box::pin(accept(&world, &caller, mode_again, error)).await?;
+            }
+            return Ok(Outcome::Refused);
+        }
         Err(error) => return Err(Violation(format!("the start fails otherwise: {:?} {error}", error.kind))),
     };
     judge(&world, &engine, &caller, case).await
+}
+
+/// After a refusal: on the operator's word on the list that came with it the log goes on with what can be read, which is nothing here. The
+/// providers that come back change nothing any more.
+async fn accept(world: &Deployment, caller: &Caller, mode: Mode, refusal: Error) -> Result<(), Violation> {
+    let list = refusal.source.and_then(|source| source.downcast::<Loss>().ok());
+    let loss = list.ok_or_else(|| Violation("a refusal because data is missing comes without a list".into()))?;
+    if loss.kept_through > 0 || !loss.readable.is_empty() || loss.unknown.is_empty() {
+        return Err(Violation(format!("with fewer than k honest providers nothing can be read: {loss:?}")));
+    }
+    let word = AcceptLoss { token: loss.token, by: "the atlas".to_owned() };
+    let engine = world.start_accepting(&MemoryMedium::new(), mode, Some(word)).await.map_err(broken)?;
+    let state = engine.status().state;
+    if !engine.tenants().await.map_err(broken)?.is_empty() {
+        return Err(Violation("it shows what nobody can read".into()));
+    }
+    let log = leaves(&engine, caller).await?;
+    if state == "active" && log.get(1).is_none_or(|(kind, _)| kind != "MayHaveLost") {
+        return Err(Violation(format!("the log does not say that anything was given up: {log:?}")));
+    }
+    engine.abort();
+    if state != "active" {
+        // Too few domains to decide anything.
+        return Ok(());
+    }
+    world.heal();
+    let recover = Mode::Recover { declare_lost: Vec::new() };
+    let engine = world.start_on(&MemoryMedium::new(), recover).await.map_err(broken)?;
+    let later = leaves(&engine, caller).await?;
+    engine.abort();
+    if later.starts_with(&log) { Ok(()) } else { Err(Violation(format!("what came back changed the log: {log:?}, then {later:?}"))) }
+}
+
+/// Kind and bytes of every entry of the log.
+async fn leaves(engine: &Engine, caller: &Caller) -> Result<Vec<(String, String)>, Violation> {
+    let lines = engine.audit_export(caller, 0, 1000).await.map_err(broken)?;
+    Ok(lines.into_iter().map(|line| (line.kind, line.leaf)).collect())
 }
 
 fn value(index: usize, len: usize) -> Value {

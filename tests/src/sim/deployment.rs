@@ -8,7 +8,7 @@ use diaspore_block::key::Keyring;
 use diaspore_block::name::Names;
 use diaspore_engine::Engine;
 use diaspore_engine::api::{Caller, Error};
-use diaspore_engine::config::{EngineConfig, Mode};
+use diaspore_engine::config::{AcceptLoss, EngineConfig, Mode};
 use diaspore_engine::world::{Clock, Entropy, RuntimeClock, SeededEntropy};
 use diaspore_ledger::{Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{BuiltInProfiles, Profile, ProviderId, ProviderSpec};
@@ -114,6 +114,11 @@ impl Deployment {
 
     /// An engine over these providers and `disk`, started in `mode`.
     pub async fn start_on(&self, disk: &MemoryMedium, mode: Mode) -> Result<Engine, Error> {
+        self.start_accepting(disk, mode, None).await
+    }
+
+    /// The same, with the operator's word on what is missing.
+    pub async fn start_accepting(&self, disk: &MemoryMedium, mode: Mode, accept_loss: Option<AcceptLoss>) -> Result<Engine, Error> {
         let mut seed = [0; 32];
         self.entropy.draw(&mut seed);
         let salts = Box::new(ChaCha12Rng::from_seed(seed));
@@ -125,6 +130,7 @@ impl Deployment {
             .map_err(|error| Error::caused(diaspore_engine::api::ErrorKind::LocalStore, "the simulated disk does not open", error))?;
         let mut config = EngineConfig::new(self.profile.clone());
         config.mode = mode;
+        config.accept_loss = accept_loss;
         config.probe_deadline = Duration::from_secs(5);
         // No incarnation lives long enough to write as many blocks.
         config.orphan_reach = 512;

@@ -173,6 +173,29 @@ async fn lose_commit_of(world: &World, objects: &[Vec<(object_store::path::Path,
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lost_decision_gives_up_its_incarnation() {
+    let mut world = World::new();
+    let disk = written(&mut world, 4).await.snapshot();
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 4..12).await;
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let all = saved(&world).await;
+    lose_commit(&world, 0).await;
+    let loss = refused(&mut world, &MemoryMedium::new()).await;
+    assert_eq!(
+        (loss.unknown.as_slice(), loss.incarnations.len()),
+        ([(loss.kept_through + 1, loss.kept_through + 1)].as_slice(), 1),
+        "{loss:?}"
+    );
+    let fresh = MemoryMedium::new();
+    let engine = accepted(&mut world, &fresh, &loss.token).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 4);
+    fill(&engine, &world, 30..31).await;
+    holds_whatever_comes_back(&mut world, engine, &fresh, &disk, &all).await;
+}
+
 /// What a checkpoint covers is kept, and one that stands behind the end comes back to no avail.
 #[tokio::test(start_paused = true)]
 async fn the_checkpoint_that_can_be_read_is_kept() {
