@@ -76,16 +76,16 @@ pub(crate) fn seal(key: &[u8; 32], context: &Context, plain: &[u8]) -> Vec<u8> {
     seal_object(key, Salt::draw(&mut ChaCha8Rng::seed_from_u64(0)), context, plain).unwrap_or_default()
 }
 
-/// Files of a block's shards with its place.
-fn blocks() -> [(BlockKind, IncarnationId, u64, Vec<&'static [u8]>); 7] {
+/// Files of a block's shards with its place: whose, which, and the attempt that counted.
+fn blocks() -> [(BlockKind, IncarnationId, u64, u8, Vec<&'static [u8]>); 7] {
     [
-        (BlockKind::Decision, FIRST, 0, vec![vector!("decision-0.shard"), vector!("decision-1.shard")]),
-        (BlockKind::Commit, FIRST, 1, vec![vector!("commit-0.shard"), vector!("commit-1.shard")]),
-        (BlockKind::Decision, SECOND, 0, vec![vector!("turn-0.shard"), vector!("turn-1.shard"), vector!("turn-2.shard")]),
-        (BlockKind::Commit, SECOND, 1, vec![vector!("later-0.shard"), vector!("later-1.shard")]),
-        (BlockKind::Bulk, SECOND, 0, vec![vector!("packed-0.shard"), vector!("packed-1.shard")]),
-        (BlockKind::Compacted, FIRST, 4, vec![vector!("root-0.shard"), vector!("root-1.shard")]),
-        (BlockKind::Compacted, FIRST, 2, vec![vector!("part-a-0.shard"), vector!("part-a-1.shard")]),
+        (BlockKind::Decision, FIRST, 0, 0, vec![vector!("decision-0.shard"), vector!("decision-1.shard")]),
+        (BlockKind::Commit, FIRST, 1, 0, vec![vector!("commit-0.shard"), vector!("commit-1.shard")]),
+        (BlockKind::Decision, SECOND, 0, 0, vec![vector!("turn-0.shard"), vector!("turn-1.shard"), vector!("turn-2.shard")]),
+        (BlockKind::Commit, SECOND, 1, 3, vec![vector!("later-0.shard"), vector!("later-1.shard")]),
+        (BlockKind::Bulk, SECOND, 0, 0, vec![vector!("packed-0.shard"), vector!("packed-1.shard")]),
+        (BlockKind::Compacted, FIRST, 4, 0, vec![vector!("root-0.shard"), vector!("root-1.shard")]),
+        (BlockKind::Compacted, FIRST, 2, 0, vec![vector!("part-a-0.shard"), vector!("part-a-1.shard")]),
     ]
 }
 
@@ -110,10 +110,10 @@ fn load() -> diaspore_block::Result<Golden> {
     let (mut manifests, mut headers, mut shards, mut addresses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut records, mut lists, mut sections, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut position, mut compacted) = (None, Vec::<Vec<u8>>::new());
-    for (kind, incarnation, counter, files) in blocks() {
+    for (kind, incarnation, counter, attempt, files) in blocks() {
         let mut cells = Vec::new();
         for (file, provider) in files.into_iter().zip(["alpha", "beta", "gamma"]) {
-            let address = ShardAddress { provider, kind, incarnation, counter: Counter(counter), attempt: Attempt(0) };
+            let address = ShardAddress { provider, kind, incarnation, counter: Counter(counter), attempt: Attempt(attempt) };
             let name = names.shard(&address);
             let (_, verified) = VerifiedCells::open_object(&keys.header, &public, keys.deployment, &address, &name, &file.to_vec().into())?;
             let front = file.get(..HEADER_LEN).unwrap_or_default();

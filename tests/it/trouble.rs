@@ -119,7 +119,7 @@ fn a_full_disk_refuses_writes_keeps_reads_and_loses_nothing() {
     assert!(stored.len() > 3, "{refused:?}");
     let detail = refused.problem(507, "insufficient_storage");
     assert!(detail.contains("full") && detail.contains("free space"), "{detail}");
-    let said = place.run("storage distributed status").exits(0).stdout;
+    let said = place.run(&format!("storage distributed status --url {}", service.url)).exits(0).stdout;
     assert!(said.contains("\nWrites: refused: ") && said.contains("disk is full"), "{said}");
     let metrics = wire.send("GET", "/metrics", &[], b"").is(200).body;
     assert!(String::from_utf8(metrics).unwrap().contains("\ndiaspore_writes_accepted 0\n"));

@@ -208,7 +208,7 @@ fn newest_decided(chain: &[ChainEntry], book: &ClaimBook) -> Option<Rank> {
 /// Finds the end, decides, and sets the engine going.
 async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     let evidence = evidence(&ground)?;
-    let (chain, end) = match Box::pin(whole_log(&ground, &claimed, &evidence)).await {
+    let (chain, end, have) = match Box::pin(whole_log(&ground, &claimed, &evidence)).await {
         Ok(Ok(_)) if ground.config.accept_loss.is_some() => {
             return Err(refused(
                 "nothing is missing of the log any more, so nothing was given up: run recover without --accept-loss".to_owned(),
@@ -217,11 +217,11 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
         Ok(Ok(found)) => found,
         Ok(Err(why)) => return Ok(idle(ground, Stage::Undetermined(why))),
         Err(error) if loss::is_missing(&error) && matches!(ground.config.mode, Mode::Recover { .. }) => {
-            loss::resolve(&ground, &claimed, &evidence, error).await?
+            let (chain, end) = loss::resolve(&ground, &claimed, &evidence, error).await?;
+            (chain, end, local_end(&ground)?)
         }
         Err(error) => return Err(error),
     };
-    let have = local_end(&ground)?;
     check_forks(&ground, &chain, &end)?;
     ground.unjudged.check()?;
     if let Err(few) = claimed.layout.check(&ground) {
@@ -249,8 +249,8 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
     Ok(shared)
 }
 
-/// From the newest compacted log, or from what the disk has, to the end.
-async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> chain::Outcome<(Chain, End)> {
+/// From the newest compacted log, or from what the disk has, to the end; with where the ledger stood before anything was replayed.
+async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> chain::Outcome<(Chain, End, Option<Local>)> {
     let witnesses = match Box::pin(base::catch_up(ground, claimed, evidence)).await? {
         Ok(witnesses) => witnesses,
         Err(why) => return Ok(Err(why)),
@@ -263,7 +263,7 @@ async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> c
     claimed.permitted.check(chain.ruling.map(|(_, incarnation)| incarnation))?;
     let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
     let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
-    Ok(tail::read(ground, &claimed.book, evidence, &chain, from).await?.map(|end| (chain, end)))
+    Ok(tail::read(ground, &claimed.book, evidence, &chain, from).await?.map(|end| (chain, end, have)))
 }
 
 /// The last blocks that the disk had applied when the process started must have their quorum, whoever applied them.

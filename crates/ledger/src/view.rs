@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Builder, Database, Durability, ReadOnlyTable, ReadableTableMetadata, TableDefinition};
@@ -46,6 +47,9 @@ pub(crate) struct View {
     mode: OpenMode,
     values: Arc<Secret>,
     latest: RwLock<Arc<Frozen>>,
+    /// The most that was counted so far.
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
 }
 
 impl fmt::Debug for View {
@@ -104,7 +108,7 @@ impl View {
             }
             transaction.commit().map_err(fault)?;
             let latest = RwLock::new(Arc::new(Frozen::take(&db, &values)?));
-            Ok(Self { db: Some(db), vault, mode, values, latest })
+            Ok(Self { db: Some(db), vault, mode, values, latest, cache_hits: AtomicU64::new(0), cache_misses: AtomicU64::new(0) })
         })
     }
 
@@ -157,12 +161,16 @@ impl View {
         Ok(())
     }
 
-    /// Pages that were found in memory, and pages that were not.
+    /// Pages that were found in memory, and pages that were not. Neither ever falls.
     pub(crate) fn cache_use(&self) -> (u64, u64) {
         use redb::ReadableDatabase;
-        let Some(db) = &self.db else { return (0, 0) };
-        let stats = db.cache_stats();
-        (stats.read_hits() + stats.write_hits(), stats.read_misses() + stats.write_misses())
+        let stats = self.db.as_ref().and_then(|db| contain(|| Ok(db.cache_stats())).ok());
+        // redb reads its counters one after the other, and a page that is found meanwhile makes a difference of them negative.
+        let sane = |count: u64| if count > u64::MAX / 2 { 0 } else { count };
+        let (hits, misses) = stats.map_or((0, 0), |stats| {
+            (stats.read_hits() + stats.write_hits(), sane(stats.read_misses()).saturating_add(sane(stats.write_misses())))
+        });
+        (self.cache_hits.fetch_max(hits, Ordering::Relaxed).max(hits), self.cache_misses.fetch_max(misses, Ordering::Relaxed).max(misses))
     }
 
     /// Makes every commit so far durable.

@@ -362,7 +362,7 @@ struct Reading {
     carried: BTreeMap<IncarnationId, Decision>,
     /// What keeps the absence of a decision from being certain.
     gap: Option<String>,
-    /// Highest mark in blocks of which too few shards are left.
+    /// Highest mark in what is left of its blocks.
     marks: Seq,
 }
 
@@ -377,7 +377,11 @@ impl Reading {
                 let carried = std::mem::take(&mut self.carried);
                 return Ok(Some(Beginning::Decided(Box::new(Start { first, decision, carried }))));
             }
-            Verdict::Readable(found) => self.carried.extend(decision_in(ground, &found)?),
+            Verdict::Readable(found) => {
+                // What was written behind a decision that is lost says what was acknowledged on it.
+                self.marks = self.marks.max(found.manifest.log.acked_through);
+                self.carried.extend(decision_in(ground, &found)?);
+            }
             Verdict::Unacknowledged { acked_through, .. } => self.marks = self.marks.max(acked_through),
             Verdict::Undetermined { why, .. } => drop(self.gap.get_or_insert(why)),
         }
