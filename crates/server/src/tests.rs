@@ -4,6 +4,7 @@ mod access;
 mod documents;
 mod fixture;
 mod limits;
+mod log;
 mod mutations;
 mod namespace;
 mod reads;

@@ -1,9 +1,7 @@
 //! Admin, audit and health resources, the API's description and the log.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use super::fixture::house;
+use super::log;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_are_made_once() {
@@ -102,36 +100,18 @@ async fn the_description_is_served_and_reviewed() {
     insta::assert_json_snapshot!("openapi", served);
 }
 
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Runs on one thread, so that the subscriber of this thread sees everything, at every level.
+/// Runs on one thread, whose log is read.
 #[tokio::test]
 async fn the_log_names_nobody() {
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let house = house().await;
-    let logging = tracing::subscriber::set_default(subscriber);
+    log::listen();
     house.user("PUT", "/api/v1/buckets/canary-bucket").send().await.is(201);
     let put = house.user("PUT", "/api/v1/blobs/canary-bucket/canary-key").header("x-diaspore-meta-a", "canary-meta");
     put.header("idempotency-key", "canary-idem").body("canary-plain").send().await.is(201);
     house.user("GET", "/api/v1/blobs/canary-bucket/canary-key").send().await.is(200);
     house.user("GET", "/api/v1/blobs/canary-bucket/canary-absent?version=canary").send().await.is(400);
     house.call("GET", "/api/v1/blobs/canary-bucket/canary-key").token("dsp_canary_token").send().await.is(401);
-    drop(logging);
-    let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    let text = log::heard();
     assert!(text.contains("answered") && text.contains("status=201"), "the log is on: {text}");
     assert!(!text.contains("canary") && !text.contains(&house.tokens.user), "{text}");
 }

@@ -18,10 +18,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tower::ServiceExt;
 
+use super::log;
 use crate::{Limits, ServerOptions};
 
 /// A real engine over five providers and a disk in memory.
 pub(super) async fn engine() -> Engine {
+    log::install();
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let keyring = Arc::new(diaspore_engine::new_keyring(entropy.as_ref()));
     let accounts: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| ProviderSpec::memory(ProviderId::new(name).unwrap())).into();
