@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, RANGE};
-use reqwest::{Body, RequestBuilder, Response};
+use reqwest::{Body, Method, RequestBuilder, Response};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::Measured;
@@ -127,12 +128,38 @@ impl Client {
         Ok(Took { first: first.unwrap_or_default(), whole: began.elapsed() })
     }
 
+    /// Deletes a blob.
+    pub(crate) async fn delete(&self, key: &str) -> Measured<()> {
+        self.send(self.http.delete(self.blob(key)).bearer_auth(&self.user)).await?;
+        Ok(())
+    }
+
+    /// Asks the operator's side for something; the path begins behind `/api/v1/`.
+    pub(crate) async fn operate(&self, method: Method, path: &str) -> Measured<Value> {
+        let request = self.http.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.operator);
+        Ok(serde_json::from_slice(&self.send(request).await?.bytes().await?)?)
+    }
+
+    /// Begins an errand that runs in the background, and gives its outcome.
+    pub(crate) async fn carry_out(&self, begin: &str, watch: &str) -> Measured<Value> {
+        let begun = self.operate(Method::POST, begin).await?;
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let state = self.operate(Method::GET, watch).await?;
+            if state.get("ended") == begun.get("running") {
+                return match state.get("error").and_then(Value::as_str) {
+                    Some(error) => Err(format!("{begin}: {error}").into()),
+                    None => Ok(state.get("outcome").cloned().unwrap_or_default()),
+                };
+            }
+        }
+    }
+
     /// Waits until every shard is durable.
     pub(crate) async fn settle(&self) -> Measured<Duration> {
         let began = Instant::now();
-        let request = self.http.post(format!("{}/settle?timeout_s=600", self.base)).bearer_auth(&self.operator);
-        let outcome: serde_json::Value = serde_json::from_slice(&self.send(request).await?.bytes().await?)?;
-        if outcome.get("settled") != Some(&serde_json::Value::Bool(true)) {
+        let outcome = self.operate(Method::POST, "settle?timeout_s=600").await?;
+        if outcome.get("settled") != Some(&Value::Bool(true)) {
             return Err(format!("not settled: {outcome}").into());
         }
         Ok(began.elapsed())

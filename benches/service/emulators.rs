@@ -25,6 +25,8 @@ struct Order {
 enum Question {
     /// Puts a plan in force at one emulator, or at all.
     Plan(Option<usize>, String),
+    /// One of them loses every object.
+    Lose(usize),
     State,
 }
 
@@ -72,6 +74,11 @@ impl Emulators {
         self.child.ask(&Question::Plan(which, plan.to_owned()))
     }
 
+    /// One of them loses every object, and goes on answering.
+    pub(crate) fn lose(&mut self, which: usize) -> Measured<()> {
+        self.child.ask(&Question::Lose(which))
+    }
+
     /// Counters now.
     pub(crate) fn state(&mut self) -> Measured<State> {
         self.child.ask(&Question::State)
@@ -109,6 +116,10 @@ pub(crate) async fn serve() -> Measured<()> {
                 for (_, handle) in handles.iter().enumerate().filter(|(index, _)| which.is_none_or(|which| which == *index)) {
                     handle.set_faults(plan.clone())?;
                 }
+                answer(&())?;
+            }
+            Question::Lose(which) => {
+                handles.get(which).ok_or("no such emulator")?.lose_everything()?;
                 answer(&())?;
             }
             Question::State => {

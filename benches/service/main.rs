@@ -16,6 +16,7 @@ mod node;
 mod range;
 mod small;
 mod stage;
+mod upkeep;
 mod usage;
 mod yardstick;
 
@@ -48,6 +49,8 @@ enum What {
     Range(range::Flags),
     /// What a provider's fault adds to the first byte.
     Failover(failover::Flags),
+    /// Scrub, repair, collection, leaving a provider, and recovery from the providers alone.
+    Upkeep(upkeep::Flags),
     /// Resident memory of the service.
     Memory(memory::Flags),
     #[command(hide = true)]
@@ -99,6 +102,7 @@ async fn run(what: What) -> Measured<()> {
         What::Small(flags) => small::run(flags).await,
         What::Range(flags) => range::run(flags).await,
         What::Failover(flags) => failover::run(flags).await,
+        What::Upkeep(flags) => upkeep::run(flags).await,
         What::Memory(flags) => memory::run(flags).await,
         What::Emulators => emulators::serve().await,
         What::Service => node::serve().await,

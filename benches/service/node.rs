@@ -7,6 +7,7 @@ use std::sync::Arc;
 use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_block::key::{Keyring, MasterKey, TenantKeys};
 use diaspore_engine::api::Caller;
+use diaspore_engine::config::Mode;
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
 use diaspore_engine::{Engine, EngineConfig};
 use diaspore_ledger::{FileMedium, Ledger, OpenMode};
@@ -30,6 +31,19 @@ struct Order {
     endpoints: Vec<String>,
     home: PathBuf,
     profile: String,
+    manner: Manner,
+}
+
+/// How a service starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Manner {
+    /// As `metanode storage distributed start` does.
+    #[default]
+    Usual,
+    /// Without what slows upkeep on purpose: no cap on repair, a short lease, no checkpoint by itself.
+    Uncapped,
+    /// The same after its disk was lost, as `metanode storage distributed recover` does.
+    Recovering,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,8 +69,9 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts the service over these providers; goes on with what `home` holds.
-    pub(crate) fn start(endpoints: &[String], home: PathBuf, profile: &str) -> Measured<Self> {
-        let (child, door) = Child::start("service", &Order { endpoints: endpoints.to_vec(), home, profile: profile.to_owned() })?;
+    pub(crate) fn start(endpoints: &[String], home: PathBuf, profile: &str, manner: Manner) -> Measured<Self> {
+        let order = Order { endpoints: endpoints.to_vec(), home, profile: profile.to_owned(), manner };
+        let (child, door) = Child::start("service", &order)?;
         Ok(Self { child, door })
     }
 
@@ -85,6 +100,11 @@ pub(crate) async fn serve() -> Measured<()> {
     let entropy = Arc::new(SystemEntropy::new()?);
     let (ledger, tokens) = (order.home.join("ledger"), order.home.join("tokens"));
     let master = MasterKey::from_bytes(MASTER);
+    let recovering = order.manner == Manner::Recovering;
+    if recovering {
+        std::fs::remove_dir_all(&ledger)?;
+        std::fs::create_dir_all(&ledger)?;
+    }
     let keyring = if ledger.exists() {
         Engine::find_keyring(&master, &fleet).await?.ok_or("the providers hold no keyring")?
     } else {
@@ -95,9 +115,17 @@ pub(crate) async fn serve() -> Measured<()> {
         Engine::plant_keyring(&master, &keyring, &fleet, entropy.as_ref()).await?;
         keyring
     };
-    let profile = BuiltInProfiles::load()?.get(&order.profile)?.clone();
+    let mut config = EngineConfig::new(BuiltInProfiles::load()?.get(&order.profile)?.clone());
+    if order.manner != Manner::Usual {
+        config.profile.upkeep.repair_bytes_per_s = u64::MAX >> 1;
+        config.profile.lease_ms = 100;
+        config.checkpoint_after = 0;
+    }
+    if recovering {
+        config.mode = Mode::Recover { declare_lost: Vec::new() };
+    }
     let ledger = Ledger::open(FileMedium::new(&ledger), &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(leak()?)))?;
-    let starting = Engine::start(EngineConfig::new(profile), Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), entropy);
+    let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), entropy);
     let engine = Box::pin(starting).await?;
     let (client, operator) = if tokens.exists() {
         serde_json::from_slice(&std::fs::read(&tokens)?)?

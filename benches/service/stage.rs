@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::emulators::{Emulators, State};
-use crate::node::Node;
+use crate::node::{Manner, Node};
 use crate::usage::{Usage, load};
 use crate::{Measured, Setting};
 
@@ -30,12 +30,17 @@ pub(crate) struct Mark {
 impl Stage {
     /// Starts providers and service. `on_disk` puts the providers' objects into folders.
     pub(crate) async fn set(setting: &Setting, on_disk: bool) -> Measured<Self> {
+        Box::pin(Self::set_as(setting, on_disk, Manner::Usual)).await
+    }
+
+    /// The same with a service that starts in a manner of its own.
+    pub(crate) async fn set_as(setting: &Setting, on_disk: bool, manner: Manner) -> Measured<Self> {
         let scratch = match &setting.folder {
             Some(folder) => tempfile::tempdir_in(folder)?,
             None => tempfile::tempdir()?,
         };
         let mut emulators = Emulators::start(setting.providers, on_disk.then(|| scratch.path().join("clouds")))?;
-        let node = Node::start(&emulators.endpoints, scratch.path().join("home"), &setting.profile)?;
+        let node = Node::start(&emulators.endpoints, scratch.path().join("home"), &setting.profile, manner)?;
         let client = Client::new(&node.door)?;
         client.create_bucket().await?;
         client.settle().await?;
@@ -52,10 +57,15 @@ impl Stage {
 
     /// The same with whatever providers there are: shards that are missing stay missing.
     pub(crate) fn restart_as_it_is(self) -> Measured<Self> {
+        self.restart_as(Manner::Usual)
+    }
+
+    /// The same in another manner.
+    pub(crate) fn restart_as(self, manner: Manner) -> Measured<Self> {
         let Self { emulators, node, client, profile, scratch } = self;
         drop(client);
         node.stop()?;
-        let node = Node::start(&emulators.endpoints, scratch.path().join("home"), &profile)?;
+        let node = Node::start(&emulators.endpoints, scratch.path().join("home"), &profile, manner)?;
         let client = Client::new(&node.door)?;
         Ok(Self { emulators, node, client, profile, scratch })
     }

@@ -76,8 +76,10 @@ pub(crate) fn seal(key: &[u8; 32], context: &Context, plain: &[u8]) -> Vec<u8> {
     seal_object(key, Salt::draw(&mut ChaCha8Rng::seed_from_u64(0)), context, plain).unwrap_or_default()
 }
 
-/// Files of a block's shards with its place: whose, which, and the attempt that counted.
-fn blocks() -> [(BlockKind, IncarnationId, u64, u8, Vec<&'static [u8]>); 7] {
+/// A block's place (whose, which, and the attempt that counted) with the files of its shards.
+type Files = (BlockKind, IncarnationId, u64, u8, Vec<&'static [u8]>);
+
+fn blocks() -> [Files; 7] {
     [
         (BlockKind::Decision, FIRST, 0, 0, vec![vector!("decision-0.shard"), vector!("decision-1.shard")]),
         (BlockKind::Commit, FIRST, 1, 0, vec![vector!("commit-0.shard"), vector!("commit-1.shard")]),
