@@ -246,6 +246,29 @@ fn a_disk_rolled_back_below_the_checkpoints_catches_up() {
     });
 }
 
+/// Providers that stop answering for a moment, wherever in a recovery that falls: what is not there now is not gone.
+#[test]
+fn a_moment_of_silence_is_no_loss() {
+    on_paused_clock(async {
+        let (mut world, caller, _) = collected(11).await;
+        for requests in [3, 4, 5, 6, 8, 12, 20] {
+            world.crash(DiskFate::Lost);
+            for store in &world.stores[..4] {
+                store.set_faults(FaultPlan::from(Fault::next(Misbehaviour::ErrorBefore, requests).on(&[Op::Get])));
+            }
+            let started = world.start(false).await;
+            started.unwrap_or_else(|error| panic!("with {requests} requests unanswered: {error}"));
+            world.heal();
+            let began = tokio::time::Instant::now();
+            while engine(&world).status().state != "active" {
+                assert!(began.elapsed() < Duration::from_hours(1), "with {requests}: {}", engine(&world).status().state);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            assert_eq!(names(&engine(&world), &caller).await, 14);
+        }
+    });
+}
+
 /// A disk that holds another history than the checkpoint is a fork: refused, and the disk stays as it was.
 #[test]
 fn a_disk_with_another_history_is_refused() {

@@ -101,19 +101,89 @@ impl AuditQueue {
         waiting.events.is_empty() && waiting.dropped == 0
     }
 
-    /// Takes up to `limit` events, oldest order not kept, as records.
-    pub(crate) fn drain(&self, limit: usize) -> Vec<NewRecord> {
+    /// Takes up to `limit` different events, oldest order not kept. Whoever does not log them gives them back or up.
+    pub(crate) fn take(&self, limit: usize) -> Taken {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut records = Vec::new();
-        if waiting.dropped > 0 {
-            records.push(NewRecord::system(Private::from(AuditDropped { count: waiting.dropped })));
-            waiting.dropped = 0;
-        }
-        while records.len() < limit
-            && let Some((event, count)) = waiting.events.pop_first()
+        let mut taken = Taken { events: Vec::new(), dropped: std::mem::take(&mut waiting.dropped) };
+        while taken.events.len() < limit
+            && let Some(event) = waiting.events.pop_first()
         {
-            records.push(event.into_record(count));
+            taken.events.push(event);
         }
-        records
+        taken
+    }
+
+    /// Lets events wait for the next block.
+    pub(crate) fn put_back(&self, taken: Taken) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.dropped = waiting.dropped.saturating_add(taken.dropped);
+        for (event, count) in taken.events {
+            if waiting.events.len() >= MAX_WAITING && !waiting.events.contains_key(&event) {
+                waiting.dropped = waiting.dropped.saturating_add(count);
+            } else {
+                let waits = waiting.events.entry(event).or_default();
+                *waits = waits.saturating_add(count);
+            }
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// Counts events as dropped: no block could be made with them.
+    pub(crate) fn give_up(&self, taken: &Taken) {
+        let lost = taken.events.iter().fold(taken.dropped, |sum, (_, count)| sum.saturating_add(*count));
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.dropped = waiting.dropped.saturating_add(lost);
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+}
+
+/// Events on their way from the queue into a block.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    events: Vec<(Event, u64)>,
+    dropped: u64,
+}
+
+impl Taken {
+    /// One record for all equal events, and one for what had no room.
+    pub(crate) fn records(&self) -> impl Iterator<Item = NewRecord> {
+        let dropped = (self.dropped > 0).then(|| NewRecord::system(Private::from(AuditDropped { count: self.dropped })));
+        dropped.into_iter().chain(self.events.iter().map(|(event, count)| event.clone().into_record(*count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(number: u64) -> Event {
+        Event::ProviderFault { provider: number.to_string(), what: "test".to_owned() }
+    }
+
+    #[test]
+    fn events_that_make_no_block_come_back_or_are_counted() {
+        let queue = AuditQueue::default();
+        for number in [1, 1, 2, 3] {
+            queue.note(fault(number));
+        }
+        let taken = queue.take(2);
+        assert_eq!(taken.events, [(fault(1), 2), (fault(2), 1)]);
+        queue.note(fault(1));
+        queue.put_back(taken);
+        let taken = queue.take(9);
+        assert_eq!(taken.events, [(fault(1), 3), (fault(2), 1), (fault(3), 1)]);
+        assert!(queue.is_empty());
+        queue.give_up(&taken);
+        let again = queue.take(9);
+        assert_eq!((again.events.len(), again.dropped), (0, 5));
+        assert_eq!(again.records().count(), 1);
+        // A queue that filled up meanwhile counts what has no room.
+        for number in 0..MAX_WAITING as u64 {
+            queue.note(fault(10 + number));
+        }
+        queue.put_back(taken);
+        assert_eq!(queue.take(0).dropped, 5);
     }
 }

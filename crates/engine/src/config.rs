@@ -45,11 +45,20 @@ pub struct Limits {
     pub commit_bytes: usize,
     /// Memory tier of the read path.
     pub cache_bytes: usize,
+    /// Unsettled blocks of earlier incarnations that are worked on at once; the rest follow as these settle.
+    pub open_blocks: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { upload_bytes: 96 << 20, read_bytes: 48 << 20, queue_bytes: 16 << 20, commit_bytes: 4 << 20, cache_bytes: 32 << 20 }
+        Self {
+            upload_bytes: 96 << 20,
+            read_bytes: 48 << 20,
+            queue_bytes: 16 << 20,
+            commit_bytes: 4 << 20,
+            cache_bytes: 32 << 20,
+            open_blocks: 100_000,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diaspore_block::claim::Claim;
-use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
+use diaspore_block::id::{Epoch, IncarnationId, Seq};
 use diaspore_ledger::{ChainEntry, IncarnationNote, JournalEntry, LedgerError, Snapshot};
 use diaspore_policy::{FailureDomain, claim_quorum};
 
@@ -42,8 +42,9 @@ pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
     if ground.config.mode == Mode::ReadOnly {
         return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
     }
-    match claim_log(&ground).await? {
-        Ok(claimed) => run(ground, claimed).await,
+    let evidence = evidence(&ground)?;
+    match claim_log(&ground, &evidence).await? {
+        Ok(claimed) => run(ground, claimed, evidence).await,
         Err(why) => Ok(idle(ground, Stage::Undetermined(why))),
     }
 }
@@ -88,10 +89,10 @@ enum Permitted {
 }
 
 impl Permitted {
-    fn of(ground: &Ground, view: &Snapshot, notes: &[IncarnationNote]) -> Result<Self, LedgerError> {
+    fn of(ground: &Ground, view: &Snapshot, evidence: &Evidence, notes: &[IncarnationNote]) -> Result<Self, LedgerError> {
         // An install that broke off had its permission, or a ledger to begin with.
         let blank = ground.config.mode == Mode::Start && view.applied_seq()? == Seq(0) && !view.is_incomplete()?;
-        Ok(if blank && ground.ledger.journal_scan()?.is_empty() {
+        Ok(if blank && evidence.held.is_empty() && evidence.released.is_empty() {
             Self::Own(notes.iter().map(|note| note.incarnation).collect())
         } else {
             Self::Any
@@ -111,7 +112,7 @@ impl Permitted {
 }
 
 /// Claims the log: write-once object on every provider, q acknowledgements, leases waited out, claims listed again.
-async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
+async fn claim_log(ground: &Ground, evidence: &Evidence) -> Result<Result<Claimed, String>, Error> {
     let view = ground.ledger.snapshot().map_err(local)?;
     let book = ClaimBook::default();
     let notes = view.incarnations().map_err(local)?;
@@ -124,10 +125,9 @@ async fn claim_log(ground: &Ground) -> Result<Result<Claimed, String>, Error> {
         }
     }
     let applied = view.applied_seq().map_err(local)?;
-    let permitted = cpu(|| Permitted::of(ground, &view, &notes)).map_err(local)?;
-    let lost = declared_lost(ground)?;
+    let permitted = Permitted::of(ground, &view, evidence, &notes).map_err(local)?;
     // Domains declared lost are no part of the provider set any more.
-    let quorum = claim_quorum(ground.fleet.domains().difference(&lost).count());
+    let quorum = claim_quorum(ground.fleet.domains().difference(&evidence.lost).count());
     let before = book.survey(ground, None).await;
     ground.unjudged.check()?;
     if before.answered.len() < quorum {
@@ -206,8 +206,7 @@ fn newest_decided(chain: &[ChainEntry], book: &ClaimBook) -> Option<Rank> {
 }
 
 /// Finds the end, decides, and sets the engine going.
-async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
-    let evidence = evidence(&ground)?;
+async fn run(ground: Ground, claimed: Claimed, evidence: Evidence) -> Result<Arc<Shared>, Error> {
     let (chain, end, have) = match Box::pin(whole_log(&ground, &claimed, &evidence)).await {
         Ok(Ok(_)) if ground.config.accept_loss.is_some() => {
             return Err(refused(
@@ -222,7 +221,7 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
         }
         Err(error) => return Err(error),
     };
-    check_forks(&ground, &chain, &end)?;
+    check_forks(&ground, &evidence, &chain, &end)?;
     ground.unjudged.check()?;
     if let Err(few) = claimed.layout.check(&ground) {
         return too_few_to_decide(ground, &end, &few);
@@ -244,7 +243,7 @@ async fn run(ground: Ground, claimed: Claimed) -> Result<Arc<Shared>, Error> {
             return Err(error);
         }
     };
-    settle::adopt(&shared)?;
+    settle::adopt(&shared).map_err(local)?;
     decide::serve(&shared, tip)?;
     Ok(shared)
 }
@@ -256,14 +255,15 @@ async fn whole_log(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> c
         Err(why) => return Ok(Err(why)),
     };
     let have = local_end(ground)?;
-    let chain = match chain::find(ground, &claimed.book, evidence, claimed.rank, have).await? {
+    let chain = match witnesses.weigh(chain::find(ground, &claimed.book, evidence, claimed.rank, have).await)? {
         Ok(chain) => chain,
         Err(why) => return Ok(Err(why)),
     };
     claimed.permitted.check(chain.ruling.map(|(_, incarnation)| incarnation))?;
     let witnessed = witnesses.highest(&chain, &ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?);
     let from = (have.map_or(Seq(0), |local| local.seq), witnessed);
-    Ok(tail::read(ground, &claimed.book, evidence, &chain, from).await?.map(|end| (chain, end, have)))
+    let end = witnesses.weigh(tail::read(ground, &claimed.book, evidence, &chain, from).await)?;
+    Ok(end.map(|end| (chain, end, have)))
 }
 
 /// The last blocks that the disk had applied when the process started must have their quorum, whoever applied them.
@@ -318,38 +318,38 @@ fn declared_lost(ground: &Ground) -> Result<BTreeSet<FailureDomain>, Error> {
     Ok(lost)
 }
 
-/// The journal adds content (PROTOCOL rule 9).
+/// The journal adds content (PROTOCOL rule 9): of blocks that the ledger has not applied, and a window before them. A journal that could not be
+/// cut for weeks holds far more than fits into memory.
 fn evidence(ground: &Ground) -> Result<Evidence, Error> {
-    let lost = declared_lost(ground)?;
-    let mut held: BTreeMap<(IncarnationId, Counter), Vec<_>> = BTreeMap::new();
-    for entry in cpu(|| ground.ledger.journal_scan()).map_err(local)? {
-        if let JournalEntry::Block(block) = entry {
-            held.entry((block.incarnation, block.counter)).or_default().push(block);
+    let mut evidence = Evidence { lost: declared_lost(ground)?, held: BTreeMap::new(), released: BTreeMap::new() };
+    let applied = ground.ledger.snapshot().and_then(|view| view.applied_seq()).map_err(local)?;
+    let mut take = |entry| match entry {
+        JournalEntry::Block(block) if block.seq.0.saturating_add(chain::LARGEST_WINDOW) > applied.0 => {
+            evidence.held.entry((block.incarnation, block.counter)).or_default().push(block);
         }
-    }
-    Ok(Evidence { lost, held })
+        JournalEntry::Dropped { incarnation, from } => {
+            evidence.held.retain(|(holder, counter), _| *holder != incarnation || *counter < from);
+        }
+        JournalEntry::Released(note) => {
+            let highest = evidence.released.entry(note.incarnation).or_default();
+            *highest = note.seq.max(*highest);
+        }
+        _ => {}
+    };
+    cpu(|| ground.ledger.scan_hold(&mut take)).map_err(local)?;
+    Ok(evidence)
 }
 
 /// A released mark beyond the end of its incarnation's log is a fork; an end of the journal below it proves nothing.
-fn check_forks(ground: &Ground, chain: &Chain, end: &End) -> Result<(), Error> {
-    let ledger_chain = ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?;
-    let last_valid = |incarnation: IncarnationId| {
-        if chain.ruling.is_some_and(|ruling| ruling.1 == incarnation) {
-            return Some(end.last);
-        }
-        let decided = chain.ends.iter().find(|(at, _)| *at == incarnation).map(|(_, last)| *last);
-        let known =
-            || ledger_chain.iter().find(|entry| entry.predecessor.is_some_and(|(at, _)| at == incarnation)).map(|entry| entry.last_valid);
-        decided.or_else(known)
-    };
-    for entry in cpu(|| ground.ledger.journal_scan()).map_err(local)? {
-        if let JournalEntry::Released(note) = entry
-            && last_valid(note.incarnation).is_none_or(|last| note.seq > last)
-        {
+fn check_forks(ground: &Ground, evidence: &Evidence, chain: &Chain, end: &End) -> Result<(), Error> {
+    let known = ground.ledger.snapshot().and_then(|view| view.chain()).map_err(local)?;
+    for (incarnation, released) in &evidence.released {
+        let rules = chain.ruling.is_some_and(|ruling| ruling.1 == *incarnation);
+        let last = if rules { Some(end.last) } else { chain.end_of(*incarnation, &known) };
+        if last.is_none_or(|last| *released > last) {
             return Err(refused(format!(
-                "fork: this disk acknowledged sequence {} of incarnation {}, which the log does not contain; two machines acknowledged different histories, \
-                 or acknowledged data is missing. Keep this disk, bring all providers back, and start again",
-                note.seq, note.incarnation
+                "fork: this disk acknowledged sequence {released} of incarnation {incarnation}, which the log does not contain; two machines acknowledged different histories, \
+                 or acknowledged data is missing. Keep this disk, bring all providers back, and start again"
             )));
         }
     }

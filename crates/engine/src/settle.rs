@@ -26,6 +26,7 @@ use crate::scrub::Seen;
 use crate::shared::Shared;
 use crate::world::cpu;
 
+use open::Beyond;
 pub(crate) use open::{Claim, Open, Settlement, Suspect};
 use rate::Rate;
 
@@ -43,8 +44,6 @@ const WORKERS: usize = 3;
 const ORPHAN_MS: u64 = 15 * 60 * 1000;
 /// Moved shards that one record names.
 const MAX_MOVES: usize = 1000;
-/// Unsettled blocks taken from the ledger at start.
-const MAX_OPEN: usize = 100_000;
 
 /// What waiting for settlement came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -75,15 +74,36 @@ pub(crate) async fn wait(shared: &Arc<Shared>, limit: Duration) -> Result<Settle
     })
 }
 
-/// Registers what the ledger knows to be unsettled: called once, when the log is decided.
-pub(crate) fn adopt(shared: &Shared) -> Result<(), Error> {
-    let view = shared.ledger.snapshot().map_err(local)?;
-    for entry in view.unsettled(MAX_OPEN).map_err(local)? {
+/// Registers what the ledger knows to be unsettled, the oldest first and as much as there is room for: called when the log is decided, and
+/// again whenever half of that has settled.
+pub(crate) fn adopt(shared: &Shared) -> Result<(), LedgerError> {
+    let most = shared.config.limits.open_blocks;
+    let view = shared.ledger.snapshot()?;
+    let unsettled = view.unsettled(most)?;
+    let beyond = match unsettled.last() {
+        Some(last) if unsettled.len() >= most => {
+            let (totals, bytes) = (view.totals()?, unsettled.iter().map(|entry| u64::from(entry.facts.payload_len)).sum());
+            Some(Beyond {
+                first: last.seq,
+                blocks: totals.unsettled_blocks.saturating_sub(unsettled.len() as u64),
+                bytes: totals.unsettled_bytes.saturating_sub(bytes),
+            })
+        }
+        _ => None,
+    };
+    let mut opened = Vec::new();
+    for entry in unsettled {
         if shared.settlement.get(entry.facts.id).is_none() {
+            opened.push(entry.facts.id);
             shared.settlement.open(Open::known(entry.facts, entry.seq, entry.time));
         }
     }
-    shared.settlement.released(view.applied_seq().map_err(local)?);
+    // What was condemned meanwhile was let go of before it stood here.
+    let now = shared.ledger.snapshot()?;
+    opened.retain(|block| !matches!(now.condemned(*block), Ok(None)));
+    shared.settlement.forget(&opened);
+    shared.settlement.set_beyond(beyond);
+    shared.settlement.released(view.applied_seq()?);
     Ok(())
 }
 
@@ -122,9 +142,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             modes_at = Instant::now() + TICK;
         }
         take_suspects(&shared);
-        if !shared.ledger.is_full()
-            && let Err(error) = note_settled(&shared)
-        {
+        let noted = if shared.ledger.is_full() { Ok(()) } else { note_settled(&shared) };
+        let noted = noted.and_then(|()| if shared.settlement.has_room(shared.config.limits.open_blocks) { adopt(&shared) } else { Ok(()) });
+        if let Err(error) = noted {
             shared.stop(Fatal::Ledger(error.to_string()));
             return;
         }

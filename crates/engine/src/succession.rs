@@ -23,8 +23,13 @@ use crate::shared::{Shared, Stage};
 
 /// Pause between looks at the providers' health.
 const TICK: Duration = Duration::from_secs(1);
-/// The full layout is taken up again once it was possible for so long.
+/// The full layout is taken up again once it was possible for so long; for twice as long after each step down that follows the one before it
+/// within [`CALM`].
 const BEFORE_STEPPING_UP: Duration = Duration::from_secs(30);
+/// Longest wait before the full layout is taken up again.
+const LONGEST_BEFORE: Duration = Duration::from_hours(1);
+/// A step down that comes later than this after the last one is the first of its kind. More than the longest wait.
+const CALM: Duration = Duration::from_hours(3);
 /// A layout that cannot be written is left after so long: shorter outages are waited out. After each successor that could not decide
 /// the next one waits twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -56,12 +61,12 @@ enum Wish {
 }
 
 impl Wish {
-    fn patience(self, failed: u32, news: bool) -> Duration {
+    fn patience(self, failed: u32, news: bool, before_stepping_up: Duration) -> Duration {
         let longest = if news { PAUSE_WITH_NEWS } else { PAUSE_WITHOUT };
         let pause = FIRST_PAUSE.saturating_mul(1 << failed.min(10)).min(longest);
         match self {
             Self::Decide | Self::StepDown | Self::Narrow => pause,
-            Self::StepUp => BEFORE_STEPPING_UP.max(pause),
+            Self::StepUp => before_stepping_up.max(pause),
         }
     }
 
@@ -72,6 +77,24 @@ impl Wish {
             Self::Narrow => "accounts were taken out of use; a layout without them is being taken up: try again in a few seconds",
             Self::StepUp => "the full layout is being taken up again: try again in a few seconds",
         }
+    }
+}
+
+/// How the layout held so far: providers that fail for seconds and behave for minutes must not make two incarnations every time.
+#[derive(Debug)]
+struct Steadiness {
+    before_stepping_up: Duration,
+    stepped_down: Option<Instant>,
+}
+
+impl Steadiness {
+    fn new() -> Self {
+        Self { before_stepping_up: BEFORE_STEPPING_UP, stepped_down: None }
+    }
+
+    fn step_down(&mut self, now: Instant) {
+        let again = self.stepped_down.replace(now).is_some_and(|last| now.duration_since(last) < CALM);
+        self.before_stepping_up = if again { self.before_stepping_up.saturating_mul(2).min(LONGEST_BEFORE) } else { BEFORE_STEPPING_UP };
     }
 }
 
@@ -106,6 +129,7 @@ async fn keep(line: Arc<Succession>) {
     let mut wished: Option<(Wish, Instant)> = None;
     let mut failed = 0;
     let mut asked = BTreeSet::new();
+    let mut steadiness = Steadiness::new();
     loop {
         tokio::time::sleep(TICK).await;
         let current = line.current();
@@ -126,12 +150,17 @@ async fn keep(line: Arc<Succession>) {
         };
         wished = Some((wish, since));
         let up = layout::healthy(&current);
-        if since.elapsed() < wish.patience(failed, up != asked) {
+        if since.elapsed() < wish.patience(failed, up != asked, steadiness.before_stepping_up) {
             continue;
         }
         (wished, asked) = (None, up);
         failed = match succeed(&line, &current, wish).await {
-            Ok(true) => 0,
+            Ok(true) => {
+                if wish == Wish::StepDown {
+                    steadiness.step_down(Instant::now());
+                }
+                0
+            }
             Ok(false) => failed.saturating_add(1),
             Err(fatal) => {
                 current.stop(fatal);
@@ -197,5 +226,26 @@ fn refused(error: Error) -> Result<bool, Fatal> {
             tracing::warn!(%error, "no successor yet");
             Ok(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_flaps_waits_longer_for_the_full_layout_and_who_was_calm_does_not() {
+        let (mut now, mut steadiness) = (Instant::now(), Steadiness::new());
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            steadiness.step_down(now);
+            waits.push(steadiness.before_stepping_up.as_secs());
+            now += steadiness.before_stepping_up + Duration::from_mins(1);
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]);
+        steadiness.step_down(now + CALM);
+        assert_eq!(steadiness.before_stepping_up, BEFORE_STEPPING_UP);
+        assert_eq!(Wish::StepUp.patience(0, true, LONGEST_BEFORE), LONGEST_BEFORE);
+        assert_eq!(Wish::StepDown.patience(0, true, LONGEST_BEFORE), FIRST_PAUSE);
     }
 }

@@ -366,25 +366,28 @@ impl Ledger {
         self.noted(self.prune())
     }
 
-    /// Blocks and marks of the journal's hold, in order, without dropped blocks: what reconcile starts from.
-    pub fn journal_scan(&self) -> Result<Vec<JournalEntry>> {
+    /// Shows what the journal's hold says, in order, one entry at a time: blocks, marks, and what was dropped of what came before. What reconcile
+    /// starts from; it may be more than fits into memory.
+    pub fn scan_hold(&self, visit: &mut dyn FnMut(JournalEntry)) -> Result<()> {
         self.usable()?;
         let stream = relock(&self.0.hold);
-        let mut found: Vec<JournalEntry> = Vec::new();
         for number in stream.numbers().to_vec() {
             stream.read(number, None, &mut |plain, _| {
                 match entry::decode(plain)? {
-                    Entry::Noted(JournalEntry::Dropped { incarnation, from }) => found.retain(|seen| match seen {
-                        JournalEntry::Block(block) => block.incarnation != incarnation || block.counter < from,
-                        _ => true,
-                    }),
-                    Entry::Noted(note) => found.push(note),
+                    Entry::Noted(note) => visit(note),
                     Entry::Applied(_) => return Err(LedgerError::corrupt("the hold stream has a foreign entry")),
                 }
                 Ok(())
             })?;
         }
-        Ok(found)
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Vec<JournalEntry> {
+        let mut found: Vec<JournalEntry> = Vec::new();
+        self.scan_hold(&mut |entry| found.push(entry)).unwrap();
+        found
     }
 
     /// Removes the oldest hold segments while every block in them is applied and settled, or dropped.

@@ -111,6 +111,9 @@ fn text(report: &IntegrityReport) -> String {
         format!("Integrity: {}", if report.is_sound() { "sound" } else { "damaged" }),
         format!("Schema: {}, applied sequence {}", report.schema, grouped(report.applied)),
     ];
+    if report.interrupted {
+        lines.push("Installation: interrupted; the next start or recover goes on with it".to_owned());
+    }
     for change in &report.migrations {
         let said = change.recorded_in.map_or_else(|| "not yet in the log".to_owned(), |seq| format!("in the log at sequence {seq}"));
         lines.push(format!("Migrated: from schema {} to {}, {said}", change.from, change.to));

@@ -1,6 +1,7 @@
 //! Making a checkpoint, one part at a time with one more on its way: freeze, write, wait until all of it and all that it covers is
 //! settled, say so in the log, wait until that is settled, announce.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -77,7 +78,8 @@ pub(super) async fn write(shared: &Arc<Shared>) -> Result<CheckpointReport, Erro
     let named = writer.finish().await?;
     // Everything it covers, and every block of it, on all its domains: only then may it be called whole (C15, C16).
     settled(shared, named.max(covers)).await?;
-    if read::fetch(shared, &root_block).await.map_err(|why| Error::new(ErrorKind::NotAccepted, why))? != plain {
+    if read::fetch(shared, &root_block, &BTreeSet::new()).await.map_err(|missing| Error::new(ErrorKind::NotAccepted, missing.why))? != plain
+    {
         return Err(Error::new(ErrorKind::IntegrityViolation, "the root of the compacted log reads otherwise than it was written"));
     }
     let compacted = LogCompacted {
@@ -105,10 +107,10 @@ async fn previous(shared: &Arc<Shared>, frozen: &Snapshot) -> Result<Option<Arc<
         return Ok(Some(Arc::clone(root)));
     }
     let Some(entry) = frozen.block(id).map_err(local)? else { return Ok(None) };
-    match read::root(shared, &reference_of(&entry.facts)).await {
+    match read::root(shared, &reference_of(&entry.facts), &BTreeSet::new()).await {
         Ok(root) => Ok(Some(Arc::new(root))),
-        Err(why) => {
-            tracing::info!(%why, "the last compacted log cannot be read: everything is written anew");
+        Err(missing) => {
+            tracing::info!(why = missing.why, "the last compacted log cannot be read: everything is written anew");
             Ok(None)
         }
     }

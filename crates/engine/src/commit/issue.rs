@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::budget::Bucket;
 use super::release::{InFlight, Notes};
-use super::{Draft, Inbox, Queued, Tip, Waiter, build, window_full};
+use super::{Draft, Inbox, NewRecord, Queued, Tip, Waiter, build, window_full};
 use crate::api::Error;
 use crate::audit;
 use crate::config::Fatal;
@@ -155,8 +155,9 @@ impl Issuer {
             bulk.extend(request.bulk);
             waiters.push(Waiter { class: request.class, answer, hold: request.hold });
         }
-        records.extend(self.notes.drain());
-        records.extend(self.shared.audit.drain(MAX_EVENTS));
+        let (notes, events) = (self.notes.take(), self.shared.audit.take(MAX_EVENTS));
+        records.extend(notes.iter().cloned().map(NewRecord::system));
+        records.extend(events.records());
         let mut tip = self.tip.clone();
         let made = cpu(|| {
             let draft = Draft::of(&self.shared, geometry, records, chunks, &self.notes)?;
@@ -165,6 +166,8 @@ impl Issuer {
         let built = match made {
             Ok(built) => built,
             Err(error) => {
+                // It may be one of them that fits no block.
+                self.shared.audit.give_up(&events);
                 fail_waiters(waiters, &error);
                 return true;
             }
@@ -172,6 +175,8 @@ impl Issuer {
         let buffers = buffers.map(|buffers| trimmed(buffers, built.coded_len()));
         // From here on the position is taken: whatever happens, this block is finished or the engine stops.
         if let Err(error) = cpu(|| self.shared.ledger.append(built.journal_entry())) {
+            self.notes.put_back(notes);
+            self.shared.audit.put_back(events);
             return self.journal_refused(&error, waiters);
         }
         self.tip = tip;

@@ -10,7 +10,7 @@ use diaspore_block::record::CommitReleased;
 use diaspore_ledger::{BlockFacts, JournalEntry, Ledger, LedgerError, ReleasedNote};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::{Built, Committed, NewRecord, Waiter, unknown};
+use super::{Built, Committed, Waiter, unknown};
 use crate::api::{Class, Error};
 use crate::config::Fatal;
 use crate::scatter::ScatterHandle;
@@ -49,10 +49,17 @@ impl Notes {
         waiting.push_back(note);
     }
 
-    /// Records of what was released since the last block.
-    pub(crate) fn drain(&self) -> Vec<NewRecord> {
+    /// What was released since the last block.
+    pub(crate) fn take(&self) -> VecDeque<CommitReleased> {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets notes wait for the next block, those that came meanwhile behind them.
+    pub(crate) fn put_back(&self, mut taken: VecDeque<CommitReleased>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.drain(..).map(NewRecord::system).collect()
+        taken.append(&mut waiting);
+        taken.drain(..taken.len().saturating_sub(MAX_NOTES));
+        *waiting = taken;
     }
 }
 

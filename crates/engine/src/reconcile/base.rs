@@ -3,47 +3,64 @@
 //! A head says where to look; whether what it covers is part of the log is asked of the decisions, as for a disk that stands there
 //! (PROTOCOL rule 12). Only then is it installed, the newest first, and the start goes on as if the disk had been rolled back to it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use diaspore_block::claim::Head;
 use diaspore_block::compacted::{CompactedRoot, each_row};
 use diaspore_block::id::{Hash32, IncarnationId, Seq};
 use diaspore_block::log::{LogTree, empty_root, leaf_hash};
 use diaspore_ledger::{BaseStep, ChainEntry, JournalEntry, LedgerError, LogHead};
+use diaspore_policy::FailureDomain;
 use futures::stream::{self, StreamExt};
 
 use super::chain::{self, Chain, Local, Outcome, refused};
 use super::loss::ALL_LATER;
 use super::position::Evidence;
-use super::{Claimed, local_end};
+use super::{Claimed, declared_lost, local_end};
 use crate::api::{Error, ErrorKind};
-use crate::checkpoint::{heads, read};
+use crate::checkpoint::heads;
+use crate::checkpoint::read::{self, Missing};
+use crate::layout;
 use crate::namespace::local;
 use crate::shared::Ground;
 use crate::world::cpu;
 
 /// Parts fetched ahead.
 const AHEAD: usize = 2;
+/// Parts looked for at once.
+const LOOKS: usize = 16;
 /// The table of leaves, as compacted logs number it.
 const LEAVES: u8 = 10;
 
 /// What heads witness: the writer of each, and what it had acknowledged.
-#[derive(Debug, Default)]
-pub(super) struct Witnesses(Vec<(IncarnationId, Seq)>);
+#[derive(Debug)]
+pub(super) struct Witnesses {
+    marks: Vec<(IncarnationId, Seq)>,
+    /// So many domains are silent that all who hold a head may be among them.
+    hidden: bool,
+}
 
 impl Witnesses {
     /// The highest sequence that must be part of the log. What a writer acknowledged counts up to where a later decision ends it.
     pub(super) fn highest(&self, chain: &Chain, known: &[ChainEntry]) -> Seq {
-        let end_of = |writer: IncarnationId| {
-            let decided = chain.ends.iter().find(|(at, _)| *at == writer).map(|(_, last)| *last);
-            decided
-                .or_else(|| known.iter().find(|entry| entry.predecessor.is_some_and(|(at, _)| at == writer)).map(|entry| entry.last_valid))
-        };
         // What an operator gave up is gone, whoever wrote it and whatever shows it later.
         let open = known.iter().filter(|entry| entry.may_have_lost.last() == Some(&ALL_LATER)).map(|entry| entry.last_valid);
         let given_up = open.chain(chain.given_up_above).max();
-        let end_of = |writer| end_of(writer).or_else(|| given_up.filter(|_| chain.ruling.is_none_or(|ruling| ruling.1 != writer)));
-        let marks = self.0.iter().map(|(writer, acked)| end_of(*writer).map_or(*acked, |end| end.min(*acked)));
+        let of_ruling = |writer: &IncarnationId| chain.ruling.is_some_and(|ruling| ruling.1 == *writer);
+        let end_of = |writer: &IncarnationId| chain.end_of(*writer, known).or_else(|| given_up.filter(|_| !of_ruling(writer)));
+        let marks = self.marks.iter().map(|(writer, acked)| end_of(writer).map_or(*acked, |end| end.min(*acked)));
         marks.max().unwrap_or(Seq(0))
+    }
+
+    /// What is missing may lie in a compacted log whose heads nobody shows: that is no reason to refuse for good.
+    pub(super) fn weigh<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
+        match outcome {
+            Err(error) if self.hidden && error.kind == ErrorKind::RefusedState => {
+                Ok(Err(format!("{}; too many domains are silent to know whether there is a compacted log", error.message)))
+            }
+            outcome => outcome,
+        }
     }
 }
 
@@ -51,7 +68,10 @@ impl Witnesses {
 pub(super) async fn catch_up(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Outcome<Witnesses> {
     let announced = heads::find(ground).await;
     ground.unjudged.check()?;
-    let witnesses = Witnesses(announced.heads.iter().map(|head| (head.root.incarnation, head.acked_through)).collect());
+    // A head that counts stands at f + 1 domains or more.
+    let hidden = announced.silent.difference(&evidence.lost).count() > layout::full(ground).map_or(0, |full| usize::from(full.f()));
+    let marks = announced.heads.iter().map(|head| (head.root.incarnation, head.acked_through)).collect();
+    let witnesses = Witnesses { marks, hidden };
     let (incomplete, have) = standing(ground)?;
     let candidates: Vec<&Head> = announced.heads.iter().filter(|head| incomplete || head.covers > have).collect();
     if candidates.is_empty() && !incomplete {
@@ -68,6 +88,9 @@ pub(super) async fn catch_up(ground: &Ground, claimed: &Claimed, evidence: &Evid
         }
     }
     if standing(ground)?.0 {
+        if witnesses.hidden {
+            return Ok(Err("an installation broke off, and too many domains are silent to find a compacted log again".to_owned()));
+        }
         // Whatever was begun with is gone. The log may be there from its first record on.
         tracing::warn!("no compacted log can be installed: the log is read from its beginning");
         begin_anew(ground)?;
@@ -89,11 +112,23 @@ enum Tried {
     Useless(String),
 }
 
+impl From<Missing> for Tried {
+    fn from(missing: Missing) -> Self {
+        if missing.may_come {
+            let why = missing.why;
+            return Self::Undetermined(format!(
+                "a compacted log cannot be read now: {why}; bring silent domains back, or declare lost ones with recover"
+            ));
+        }
+        Self::Useless(missing.why)
+    }
+}
+
 async fn try_one(ground: &Ground, claimed: &Claimed, evidence: &Evidence, head: &Head) -> Result<Tried, Error> {
-    let root = match read::root(ground, &head.root).await {
+    let root = match read::root(ground, &head.root, &evidence.lost).await {
         Ok(root) if root.covers == head.covers => root,
         Ok(_) => return Ok(Tried::Useless("its head names another root".to_owned())),
-        Err(why) => return Ok(Tried::Useless(why)),
+        Err(missing) => return Ok(missing.into()),
     };
     ground.unjudged.check()?;
     let end = Local { seq: root.covers, incarnation: root.incarnation, counter: root.counter };
@@ -107,36 +142,40 @@ async fn try_one(ground: &Ground, claimed: &Claimed, evidence: &Evidence, head: 
         Err(error) => return Err(error),
     }
     if let Some(have) = local_end(ground)? {
-        match continues(ground, &root, have).await? {
-            Ok(()) => (),
-            Err(why) => return Ok(Tried::Useless(why)),
+        if let Err(missing) = continues(ground, &root, have, &evidence.lost).await? {
+            return Ok(missing.into());
+        }
+        // What the disk holds goes with the first step of an installation: all of what takes its place has to be there.
+        let looks: Vec<_> = root.parts.iter().map(|part| read::look(ground, &part.block, &evidence.lost)).collect();
+        let mut looks = std::pin::pin!(stream::iter(looks).buffered(LOOKS));
+        while let Some(look) = looks.next().await {
+            if let Err(missing) = look {
+                return Ok(missing.into());
+            }
         }
     }
-    Ok(match install_root(ground, &root).await? {
-        Ok(()) => Tried::Installed,
-        Err(why) => Tried::Useless(why),
-    })
+    Ok(install_root(ground, &root, &evidence.lost).await?.map_or_else(Tried::from, |()| Tried::Installed))
 }
 
 /// Installs what a root lists in place of what the ledger holds; why not, when that cannot be had.
-async fn install_root(ground: &Ground, root: &CompactedRoot) -> Result<Result<(), String>, Error> {
+async fn install_root(ground: &Ground, root: &CompactedRoot, lost: &BTreeSet<FailureDomain>) -> Result<Result<(), Missing>, Error> {
     tracing::info!(covers = root.covers.0, parts = root.parts.len(), "installing a compacted log");
     install(ground, BaseStep::Begin)?;
-    let parts = stream::iter(0..root.parts.len()).map(|at| part_at(ground, root, at));
+    let parts = stream::iter(0..root.parts.len()).map(|at| part_at(ground, root, at, lost));
     let mut parts = std::pin::pin!(parts.buffered(AHEAD));
     while let Some(part) = parts.next().await {
         match part {
             Ok(plain) => {
                 if let Some(why) = unless_damaged(ground, BaseStep::Rows(Bytes::from(plain)))? {
-                    return Ok(Err(why));
+                    return Ok(Err(Missing { why, may_come: false }));
                 }
             }
-            Err(why) => return Ok(Err(why)),
+            Err(missing) => return Ok(Err(missing)),
         }
     }
     let log = LogHead { size: root.log_size, root: root.log_root };
     if let Some(why) = unless_damaged(ground, BaseStep::End { covers: root.covers, log })? {
-        return Ok(Err(why));
+        return Ok(Err(Missing { why, may_come: false }));
     }
     cpu(|| ground.ledger.sync().and_then(|()| ground.ledger.flush_view())).map_err(local)?;
     Ok(Ok(()))
@@ -145,28 +184,28 @@ async fn install_root(ground: &Ground, root: &CompactedRoot) -> Result<Result<()
 /// Installs the newest compacted log above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
 /// a log whose decisions are gone. Gives what heads witness as acknowledged.
 pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Seq, Error> {
-    let announced = heads::find(ground).await;
+    let (announced, lost) = (heads::find(ground).await, declared_lost(ground)?);
     let mut begun = false;
     for head in &announced.heads {
         if !standing(ground)?.0 && head.covers <= standing(ground)?.1 {
             break;
         }
-        match read::root(ground, &head.root).await {
+        match read::root(ground, &head.root, &lost).await {
             Ok(root) if root.covers == head.covers && admits(&root) => {
                 if let Some(have) = local_end(ground)?
-                    && let Err(why) = continues(ground, &root, have).await?
+                    && let Err(why) = continues(ground, &root, have, &lost).await?
                 {
-                    tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over");
+                    tracing::warn!(covers = head.covers.0, why = why.why, "a compacted log is passed over");
                     continue;
                 }
                 begun = true;
-                match install_root(ground, &root).await? {
+                match install_root(ground, &root, &lost).await? {
                     Ok(()) => break,
-                    Err(why) => tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over"),
+                    Err(missing) => tracing::warn!(covers = head.covers.0, why = missing.why, "a compacted log is passed over"),
                 }
             }
             Ok(_) => tracing::warn!(covers = head.covers.0, "a compacted log is no part of what is left of the log"),
-            Err(why) => tracing::warn!(covers = head.covers.0, %why, "a compacted log is passed over"),
+            Err(missing) => tracing::warn!(covers = head.covers.0, why = missing.why, "a compacted log is passed over"),
         }
     }
     if begun && standing(ground)?.0 {
@@ -181,9 +220,9 @@ fn begin_anew(ground: &Ground) -> Result<(), Error> {
     install(ground, BaseStep::End { covers: Seq(0), log: LogHead { size: 0, root: empty_root() } })
 }
 
-async fn part_at(ground: &Ground, root: &CompactedRoot, at: usize) -> Result<Vec<u8>, String> {
-    let part = root.parts.get(at).ok_or_else(|| "a part is not in the root".to_owned())?;
-    read::part(ground, part, root.end_of(at)).await
+async fn part_at(ground: &Ground, root: &CompactedRoot, at: usize, lost: &BTreeSet<FailureDomain>) -> Result<Vec<u8>, Missing> {
+    let part = root.parts.get(at).ok_or_else(|| Missing { why: "a part is not in the root".to_owned(), may_come: false })?;
+    read::part(ground, part, root.end_of(at), lost).await
 }
 
 fn install(ground: &Ground, step: BaseStep) -> Result<(), Error> {
@@ -200,7 +239,12 @@ fn unless_damaged(ground: &Ground, step: BaseStep) -> Result<Option<String>, Err
 }
 
 /// Whether the compacted log continues what this disk applied, by the leaves alone: nothing here is touched before that is known.
-async fn continues(ground: &Ground, root: &CompactedRoot, have: Local) -> Result<Result<(), String>, Error> {
+async fn continues(
+    ground: &Ground,
+    root: &CompactedRoot,
+    have: Local,
+    lost: &BTreeSet<FailureDomain>,
+) -> Result<Result<(), Missing>, Error> {
     let view = ground.ledger.snapshot().map_err(local)?;
     let size = view.log_size().map_err(local)?;
     let ours = view.log_root(size).map_err(local)?;
@@ -210,9 +254,9 @@ async fn continues(ground: &Ground, root: &CompactedRoot, have: Local) -> Result
         if !holds_leaves || tree.size() >= size {
             continue;
         }
-        let plain = match read::part(ground, part, root.end_of(at)).await {
+        let plain = match read::part(ground, part, root.end_of(at), lost).await {
             Ok(plain) => plain,
-            Err(why) => return Ok(Err(why)),
+            Err(missing) => return Ok(Err(missing)),
         };
         let rows = each_row::<diaspore_block::BlockError>(&plain, |row| {
             if row.table == LEAVES && tree.size() < size {
@@ -221,7 +265,7 @@ async fn continues(ground: &Ground, root: &CompactedRoot, have: Local) -> Result
             Ok(())
         });
         if let Err(error) = rows {
-            return Ok(Err(error.to_string()));
+            return Ok(Err(Missing { why: error.to_string(), may_come: false }));
         }
     }
     if (tree.size(), tree.root()) == (size, ours) {

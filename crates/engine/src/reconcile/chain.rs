@@ -6,6 +6,7 @@ use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{Decision, Private};
+use diaspore_ledger::ChainEntry;
 use diaspore_policy::FailureDomain;
 use futures::future::join_all;
 
@@ -17,7 +18,7 @@ use crate::layout;
 use crate::shared::Ground;
 
 /// The largest window that a profile may ask for.
-const LARGEST_WINDOW: u64 = 64;
+pub(super) const LARGEST_WINDOW: u64 = 64;
 
 /// Where the ledger stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,15 @@ pub(super) struct Chain {
     pub(super) marks: Seq,
     /// The last sequence behind which an operator gave everything up that earlier incarnations wrote.
     pub(super) given_up_above: Option<Seq>,
+}
+
+impl Chain {
+    /// The last sequence of an incarnation that counts, if it is followed by another: as the decisions just read say, or those `known` here.
+    pub(super) fn end_of(&self, incarnation: IncarnationId, known: &[ChainEntry]) -> Option<Seq> {
+        let decided = self.ends.iter().find(|(at, _)| *at == incarnation).map(|(_, last)| *last);
+        let of = |entry: &&ChainEntry| entry.predecessor.is_some_and(|(at, _)| at == incarnation);
+        decided.or_else(|| known.iter().find(of).map(|entry| entry.last_valid))
+    }
 }
 
 /// The first blocks of an incarnation that decided.

@@ -162,8 +162,10 @@ pub(crate) enum Verdict {
 pub(crate) struct Evidence {
     /// Domains the operator declared lost.
     pub(crate) lost: BTreeSet<FailureDomain>,
-    /// Issued blocks that the journal still holds.
+    /// Issued blocks that the journal still holds, as far as they may matter.
     pub(crate) held: BTreeMap<(IncarnationId, Counter), Vec<IssuedBlock>>,
+    /// The highest sequence that the journal says was released, by incarnation.
+    pub(crate) released: BTreeMap<IncarnationId, Seq>,
 }
 
 /// How thoroughly to ask.
@@ -178,7 +180,7 @@ pub(crate) enum Care {
 impl Evidence {
     /// Nothing but what providers show.
     pub(crate) const fn nothing() -> Self {
-        Self { lost: BTreeSet::new(), held: BTreeMap::new() }
+        Self { lost: BTreeSet::new(), held: BTreeMap::new(), released: BTreeMap::new() }
     }
 
     /// Judges one position.

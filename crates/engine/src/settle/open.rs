@@ -124,12 +124,23 @@ pub(crate) struct Repairs {
     pub(crate) bytes: u64,
 }
 
+/// What the ledger knows to be unsettled and the register has no room for yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beyond {
+    /// All of it belongs to this sequence or later ones.
+    pub(crate) first: Seq,
+    pub(crate) blocks: u64,
+    /// Sealed payload bytes.
+    pub(crate) bytes: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     open: BTreeMap<BlockId, Open>,
     /// Unsettled blocks by the sequence that waits for them.
     waiting: BTreeMap<Seq, BTreeSet<BlockId>>,
     released: Seq,
+    beyond: Option<Beyond>,
     suspects: BTreeMap<(BlockId, u8), Suspect>,
     /// Repaired blocks of which the map does not say yet where their shards are.
     untold: u64,
@@ -414,11 +425,22 @@ impl Settlement {
         Some(open.clone())
     }
 
+    /// Notes what of the ledger's is not in here.
+    pub(crate) fn set_beyond(&self, beyond: Option<Beyond>) {
+        self.state().beyond = beyond;
+        self.announce();
+    }
+
+    /// Whether there is more to be had from the ledger, and room for at least half as many as may be open.
+    pub(crate) fn has_room(&self, most: usize) -> bool {
+        let state = self.state();
+        state.beyond.is_some() && state.open.values().filter(|open| !open.repair).count() < most / 2
+    }
+
     /// The last sequence up to which everything is settled, of the released ones.
     pub(crate) fn settled_through(&self) -> Seq {
         let state = self.state();
-        let first_open = state.waiting.keys().next().map_or(Seq(u64::MAX), |seq| Seq(seq.0.saturating_sub(1)));
-        state.released.min(first_open)
+        state.first_unsettled().map_or(state.released, |first| state.released.min(Seq(first.0.saturating_sub(1))))
     }
 
     /// Shards that a block is believed to have; `None` if nothing is known to be wrong with it.
@@ -441,7 +463,8 @@ impl Settlement {
 
     pub(crate) fn backlog(&self) -> Backlog {
         let state = self.state();
-        let mut backlog = Backlog::default();
+        let (blocks, bytes) = state.beyond.map_or((0, 0), |beyond| (beyond.blocks, beyond.bytes));
+        let mut backlog = Backlog { blocks, bytes, oldest: None };
         for open in state.open.values().filter(|open| open.seq.is_some() && !open.repair && !open.is_complete()) {
             backlog.blocks += 1;
             backlog.bytes = backlog.bytes.saturating_add(u64::from(open.facts.payload_len));
@@ -466,12 +489,12 @@ impl Settlement {
 
     /// Waits until everything up to `seq` is settled.
     pub(crate) async fn wait_through(&self, seq: Seq) {
-        self.wait_until(|state| state.waiting.keys().next().is_none_or(|first| *first > seq)).await;
+        self.wait_until(|state| state.first_unsettled().is_none_or(|first| first > seq)).await;
     }
 
     /// Waits until nothing is unsettled, at most for `limit`. True when nothing is.
     pub(crate) async fn wait_all(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.wait_until(|state| state.waiting.is_empty())).await.is_ok()
+        tokio::time::timeout(limit, self.wait_until(|state| state.first_unsettled().is_none())).await.is_ok()
     }
 
     async fn wait_until(&self, done: impl Fn(&State) -> bool) {
@@ -487,6 +510,12 @@ impl Settlement {
     /// Resolves at the next change.
     pub(crate) fn subscribe(&self) -> Listener {
         self.changed.listen()
+    }
+}
+
+impl State {
+    fn first_unsettled(&self) -> Option<Seq> {
+        self.waiting.keys().next().copied().into_iter().chain(self.beyond.map(|beyond| beyond.first)).min()
     }
 }
 

@@ -71,7 +71,7 @@ fn a_backup_made_beside_the_writer_is_one_state_and_comes_back_whole() {
     assert_eq!(state.blob(bucket(1), b"key-77").unwrap(), before.blob(bucket(1), b"key-77").unwrap());
     assert!(state.chunk(bucket(1), &chunk(77)).unwrap() == before.chunk(bucket(1), &chunk(77)).unwrap());
     assert!(state.blob(bucket(1), b"later").unwrap().is_none());
-    assert!(restored.journal_scan().unwrap().contains(&issued(300, 3000)), "the hold is in it too");
+    assert!(restored.held().contains(&issued(300, 3000)), "the hold is in it too");
     assert!(restored.integrity().unwrap().is_sound());
     restored.apply(&applied(301, vec![put(1, b"on", 301, 1)], vec![])).unwrap();
     for needle in [&b"canary"[..], b"provider-", b"key-77"] {

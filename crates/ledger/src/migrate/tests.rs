@@ -55,7 +55,7 @@ fn holds_everything(ledger: &Ledger) {
     assert_eq!((keys.len(), keys.iter().filter(|key| key.revoked.is_some()).count()), (2, 1));
     assert_eq!((state.chain().unwrap().len(), state.incarnations().unwrap().len()), (2, 2));
     assert_eq!(state.keyring().unwrap().unwrap().version, 2);
-    let hold = ledger.journal_scan().unwrap();
+    let hold = ledger.held();
     assert!(hold.iter().any(|entry| matches!(entry, JournalEntry::Block(block) if block.seq == Seq(35))));
     ledger.check().unwrap();
 }
