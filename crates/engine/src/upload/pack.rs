@@ -105,3 +105,30 @@ pub(super) fn is_reachable(shared: &Shared, block: &BlockEntry) -> bool {
     let up = block.facts.placements.iter().filter(|place| place.acked && answers(&place.provider)).count();
     up >= usize::from(block.facts.geometry.quorum())
 }
+
+#[cfg(test)]
+mod tests {
+    use diaspore_block::manifest::BlockKind;
+
+    use super::*;
+    use crate::blob::tests::fixture::{Fixture, random};
+    use crate::scrub::{Seen, note};
+
+    /// 3-of-5: a quorum needs four shards, `full` all five.
+    #[tokio::test(start_paused = true)]
+    async fn a_block_is_relied_on_for_what_is_left_of_it() {
+        let fx = Fixture::start(5).await;
+        fx.put(b"k", &random(3 << 20, 1)).await.unwrap();
+        fx.settle().await;
+        let shared = fx.engine.shared();
+        let entry = shared.ledger.snapshot().unwrap().blocks(None, 100).unwrap();
+        let entry = entry.into_iter().find(|entry| entry.facts.kind == BlockKind::Bulk).unwrap();
+        let sound = |full| is_sound(&shared, &shared.ledger.snapshot().unwrap(), &entry, full).unwrap();
+        assert!(sound(false) && sound(true));
+        for (shard, left) in [(0, true), (3, false)] {
+            let home = entry.facts.placements.iter().find(|place| place.shard == shard).unwrap();
+            note(&shared, &entry.facts, &[(shard, ProviderId::new(&home.provider).unwrap(), Seen::Missing)], false);
+            assert_eq!((sound(false), sound(true)), (left, false), "without shard {shard} as well");
+        }
+    }
+}
