@@ -4,12 +4,14 @@
 //! Building this workspace takes longer than most of its tests, and a tool that builds per mutant would take days. So all mutants are compiled
 //! into one set of test binaries, each behind a switch that the environment sets (mutant schemata: Untch, Offutt, Harrold 1993). The sources
 //! stay as they are: a copy in `mutants/tree` of the target folder is rewritten, and built in `mutants/target`. Every test runs once alone to
-//! record which mutants it reaches; then every mutant meets the tests that reach it, those first that caught most for their time, until one fails.
+//! record which mutants it reaches; then every mutant meets the tests that reach it, those first that caught most for their time, until one
+//! fails. Some seeds of the simulation stand among the tests, whatever the budget.
 //!
-//! A mutant counts as caught when a test fails twice or exceeds five times its usual time. The score is caught / compiled: those that no test
-//! reaches count as not caught, and those that mean the same as the original are not taken out. A row per mutant lies in `mutants/report.tsv`;
-//! with `--again` what it says was caught is believed and only its other rows run. `--unit` leaves the integration tests out, `--budget` bounds the usual seconds of the tests that one mutant
-//! meets (60), `--sample` takes so many mutants by a fixed draw. Bodies of macros (`tokio::select!` above all), constants and patterns are not
+//! A mutant counts as caught when a test fails twice or exceeds five times its usual time and five seconds. The score is caught / compiled:
+//! those that no test reaches count as not caught, and those that mean the same as the original are not taken out. A row per mutant lies in
+//! `mutants/report.tsv`; with `--again` what it says was caught is believed and only its other rows run. `--unit` leaves out the integration
+//! tests and the seeds, `--budget` bounds the usual seconds of the tests that one mutant meets (60), `--sample` takes so many mutants by a
+//! fixed draw. Bodies of macros (`tokio::select!` above all), constants and patterns are not
 //! mutated, nor is what only prints.
 
 mod build;
@@ -69,7 +71,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
     let known = if wish.again { Some(reported(&folder.join("report.tsv"))?) } else { None };
     let built = build::build(root, &folder, &wish.subjects)?;
     crate::say(&format!("mutants: {} compiled, {} not", built.mutants.len(), built.refused));
-    let mut tests = run::record(&built, &folder, wish.jobs, wish.unit)?;
+    let tests = run::record(&built, &folder, wish.jobs, wish.unit)?;
     let (mut rows, mut waiting) = (Vec::new(), Vec::new());
     for mutant in drawn(built.mutants, wish.sample) {
         match known.as_ref().map(|known| known.get(&name(&mutant))) {
@@ -82,7 +84,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
     let report = folder.join("report.tsv");
     write(&report, &rows)?;
     let news = std::fs::File::options().append(true).open(&report).map_err(|error| format!("cannot open the report: {error}"))?;
-    let ran = run::all(waiting, &mut tests, wish.jobs, wish.budget, &|mutant, outcome| {
+    let ran = run::all(waiting, &tests, wish.jobs, wish.budget, &|mutant, outcome| {
         drop((&news).write_all(line(mutant, outcome).as_bytes()));
     });
     rows.extend(ran.into_iter().map(|(mutant, outcome)| Row { mutant, outcome }));

@@ -11,7 +11,7 @@ use super::find::{Found, Mutant, Switched, find};
 
 /// Packages whose tests are asked.
 const PACKAGES: [&str; 4] = ["diaspore-policy", "diaspore-ledger", "diaspore-engine", "diaspore-tests"];
-/// Builds after which the compiler must have refused all that it refuses; each one drops what the one before complained of.
+/// Checks after which the compiler must have refused all that it refuses; each one drops what the one before complained of.
 const ROUNDS: usize = 25;
 
 /// The module that every mutated crate gets: which mutant is on, and when asked, which ones were reached.
@@ -44,6 +44,8 @@ pub(crate) struct Built {
     pub(crate) refused: usize,
     /// Test binaries, each with the folder it expects to run in.
     pub(crate) binaries: Vec<(PathBuf, PathBuf)>,
+    /// The program that runs seeds of the simulation, and its folder.
+    pub(crate) campaign: (PathBuf, PathBuf),
 }
 
 /// One line of cargo's output, as far as it is read.
@@ -82,21 +84,23 @@ pub(crate) fn build(root: &Path, folder: &Path, subjects: &[String]) -> Result<B
     let mut files: BTreeMap<PathBuf, Found> = BTreeMap::new();
     let mut crates = BTreeSet::new();
     let mut last = 0;
-    for path in crate::tidy::files(root)? {
-        let text = std::fs::read(root.join(&path)).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let paths = crate::tidy::files(root)?;
+    let is_face = |path: &Path| path.file_name().is_some_and(|name| name == "lib.rs");
+    for path in paths.iter().filter(|path| !is_face(path)) {
+        let text = std::fs::read(root.join(path)).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let name = path.to_string_lossy();
         let tests = name.ends_with("tests.rs") || name.contains("/tests/");
         if name.ends_with(".rs") && !tests && subjects.iter().any(|subject| name.starts_with(subject.as_str())) {
-            let found = find(&path, String::from_utf8_lossy(&text).into_owned(), last)?;
+            let found = find(path, String::from_utf8_lossy(&text).into_owned(), last)?;
             last = found.mutants.last().map_or(last, |mutant| mutant.id);
             crates.insert(path.components().take(3).collect::<PathBuf>());
-            files.insert(path, found);
-        } else if path.file_name().is_none_or(|name| name != "lib.rs") {
-            put(&tree.join(&path), &text)?;
+            files.insert(path.clone(), found);
+        } else {
+            put(&tree.join(path), &text)?;
         }
     }
     // The faces of the crates last: it is known by now which ones are mutated.
-    for path in crate::tidy::files(root)?.iter().filter(|path| path.file_name().is_some_and(|name| name == "lib.rs")) {
+    for path in paths.iter().filter(|path| is_face(path)) {
         let mut text = crate::tidy::read(&root.join(path))?;
         if let Some(folder) = path.parent().filter(|folder| crates.contains(*folder)) {
             text.push_str("\nmod mutant;\n");
@@ -105,14 +109,7 @@ pub(crate) fn build(root: &Path, folder: &Path, subjects: &[String]) -> Result<B
         put(&tree.join(path), text.as_bytes())?;
     }
     let all: Vec<Mutant> = files.values().flat_map(|found| found.mutants.clone()).collect();
-    // Names of mutants that an earlier build found not to compile: a round less each.
-    let memory = folder.join("refused.tsv");
-    let known: BTreeSet<String> = std::fs::read_to_string(&memory).unwrap_or_default().lines().map(str::to_owned).collect();
-    let named = |mutant: &Mutant| {
-        let (place, change) = super::name(mutant);
-        format!("{place}\t{change}")
-    };
-    let mut refused: BTreeSet<u32> = all.iter().filter(|mutant| known.contains(&named(mutant))).map(|mutant| mutant.id).collect();
+    let mut refused = BTreeSet::new();
     for round in 0..ROUNDS {
         let mut switched = BTreeMap::new();
         for (path, found) in &files {
@@ -120,15 +117,10 @@ pub(crate) fn build(root: &Path, folder: &Path, subjects: &[String]) -> Result<B
             put(&tree.join(path), text.text.as_bytes())?;
             switched.insert(path.clone(), text);
         }
-        crate::say(&format!("mutants: build {round}, {} of {} left", all.len() - refused.len(), all.len()));
-        let list: String = all.iter().filter(|mutant| refused.contains(&mutant.id)).map(|mutant| named(mutant) + "\n").collect();
-        put(&memory, list.as_bytes())?;
-        let (done, lines) = cargo(tree, target)?;
+        crate::say(&format!("mutants: check {round}, {} of {} left", all.len() - refused.len(), all.len()));
+        let (done, lines) = cargo(tree, target, &["check"], crates.iter().filter_map(|path| path.file_name()?.to_str()))?;
         if done {
-            let binaries =
-                lines.into_iter().filter_map(|line| Some((line.executable?, line.manifest_path?.parent()?.to_owned()))).collect();
-            let (dropped, mutants) = all.into_iter().partition::<Vec<_>, _>(|mutant| refused.contains(&mutant.id));
-            return Ok(Built { mutants, refused: dropped.len(), binaries });
+            return link(tree, target, all, &refused);
         }
         let before = refused.len();
         for message in lines.iter().filter_map(|line| line.message.as_ref()).filter(|message| message.level == "error") {
@@ -168,14 +160,28 @@ fn blamed(message: &Message, switched: &BTreeMap<PathBuf, Switched>) -> BTreeSet
     switched.iter().flat_map(deleted).collect()
 }
 
-fn cargo(tree: &Path, target: &Path) -> Result<(bool, Vec<Line>), String> {
+/// Builds the tests and the simulation's program of a copy that compiles.
+fn link(tree: &Path, target: &Path, all: Vec<Mutant>, refused: &BTreeSet<u32>) -> Result<Built, String> {
+    let built = |command: &[&str], packages: &[&str]| match cargo(tree, target, command, packages.iter().copied())? {
+        (true, lines) => Ok(lines.into_iter().filter_map(|line| Some((line.executable?, line.manifest_path?.parent()?.to_owned())))),
+        (false, _) => Err(format!("the copy compiles, and cargo {command:?} fails; run it in {}", tree.display())),
+    };
+    crate::say("mutants: building the tests");
+    let binaries = built(&["test", "--no-run", "--lib", "--test", "it"], &PACKAGES)?.collect();
+    let campaign = built(&["build", "--example", "campaign"], &PACKAGES)?.next().ok_or("cargo names no program of the simulation")?;
+    let (dropped, mutants) = all.into_iter().partition::<Vec<_>, _>(|mutant| refused.contains(&mutant.id));
+    Ok(Built { mutants, refused: dropped.len(), binaries, campaign })
+}
+
+/// One run of cargo: did it succeed, and what it said of the compiler's work.
+fn cargo<'a>(tree: &Path, target: &Path, command: &[&str], packages: impl Iterator<Item = &'a str>) -> Result<(bool, Vec<Line>), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["test", "--no-run", "--locked", "--quiet", "--message-format=json", "--lib", "--test", "it"]);
-    for package in PACKAGES {
-        command.args(["--package", package]);
+    let mut run = Command::new(cargo);
+    run.args(command).args(["--locked", "--quiet", "--message-format=json"]);
+    for package in packages {
+        run.args(["--package", package]);
     }
-    let output = command
+    let output = run
         .current_dir(tree)
         .env("CARGO_TARGET_DIR", target)
         .stderr(Stdio::null())

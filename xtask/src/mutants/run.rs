@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::build::Built;
@@ -13,16 +14,39 @@ const INTEGRATION: [&str; 8] = ["atlas", "checkpoints", "claims", "histories", "
 /// Memory of one test, in KiB: a mutant may allocate without end.
 const MEMORY_KIB: u32 = 8 << 20;
 
+/// Seeds of the simulation that stand beside the tests, in the place of the hundreds that [`SEEDS`] runs.
+const CAMPAIGN: [&str; 3] = ["0", "200", "8"];
+/// The test whose seeds the campaign runs.
+const SEEDS: &str = "sim::seeds_hold";
+
 /// One test, and what is known of it.
 pub(crate) struct Test {
     binary: PathBuf,
     folder: PathBuf,
     name: String,
+    arguments: Vec<String>,
+    /// Whatever the budget: it comes by places that the tests do not.
+    always: bool,
     /// It takes so long with no mutant on.
     seconds: f64,
     reaches: BTreeSet<u32>,
     /// Mutants it was the first to catch.
-    caught: u32,
+    caught: AtomicU32,
+}
+
+impl Test {
+    fn new(program: &(PathBuf, PathBuf), name: &str, arguments: &[&str]) -> Self {
+        Self {
+            binary: program.0.clone(),
+            folder: program.1.clone(),
+            name: name.to_owned(),
+            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            always: false,
+            seconds: 0.0,
+            reaches: BTreeSet::new(),
+            caught: AtomicU32::new(0),
+        }
+    }
 }
 
 /// How a mutant fared.
@@ -60,22 +84,18 @@ impl Outcome {
 /// Runs every test once with no mutant on. One that fails then is left out, and named.
 pub(crate) fn record(built: &Built, folder: &Path, jobs: usize, unit: bool) -> Result<Vec<Test>, String> {
     let mut tests = Vec::new();
-    for (binary, home) in &built.binaries {
+    if !unit {
+        tests.push(Test { always: true, ..Test::new(&built.campaign, "seeds of the simulation", &CAMPAIGN) });
+    }
+    for program in &built.binaries {
+        let (binary, home) = program;
         let integration = binary.file_name().is_some_and(|name| name.to_string_lossy().starts_with("it-"));
         let listed = Command::new(binary).args(["--list", "--format", "terse"]).current_dir(home).output();
         let listed = listed.map_err(|error| format!("cannot run {}: {error}", binary.display()))?;
         for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.strip_suffix(": test")) {
-            let asked = !integration || !unit && INTEGRATION.iter().any(|module| name.split("::").next() == Some(module));
+            let asked = !integration || !unit && name != SEEDS && INTEGRATION.iter().any(|module| name.split("::").next() == Some(module));
             if asked {
-                let test = Test {
-                    binary: binary.clone(),
-                    folder: home.clone(),
-                    name: name.to_owned(),
-                    seconds: 0.0,
-                    reaches: BTreeSet::new(),
-                    caught: 0,
-                };
-                tests.push(test);
+                tests.push(Test::new(program, name, &[name, "--exact", "--quiet", "--test-threads=1"]));
             }
         }
     }
@@ -111,20 +131,20 @@ pub(crate) fn record(built: &Built, folder: &Path, jobs: usize, unit: bool) -> R
 /// Switches every mutant on in turn, `jobs` at a time.
 pub(crate) fn all(
     mutants: Vec<Mutant>,
-    tests: &mut [Test],
+    tests: &[Test],
     jobs: usize,
     budget: f64,
     tell: &(dyn Fn(&Mutant, &Outcome) + Sync),
 ) -> Vec<(Mutant, Outcome)> {
     let count = mutants.len();
-    let (waiting, tests, done) = (Mutex::new(mutants), Mutex::new(tests), Mutex::new(Vec::with_capacity(count)));
+    let (waiting, done) = (Mutex::new(mutants), Mutex::new(Vec::with_capacity(count)));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some(mutant) = next else { return };
-                    let outcome = one(&mutant, &tests, budget);
+                    let outcome = one(&mutant, tests, budget);
                     tell(&mutant, &outcome);
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     done.push((mutant, outcome));
@@ -140,23 +160,23 @@ pub(crate) fn all(
 }
 
 /// Asks the tests that reach the mutant, the likeliest for its time first, until one fails.
-fn one(mutant: &Mutant, tests: &Mutex<&mut [Test]>, budget: f64) -> Outcome {
-    let mut order: Vec<(f64, usize, Test)> = {
-        let tests = tests.lock().unwrap_or_else(PoisonError::into_inner);
-        let reaching = tests.iter().enumerate().filter(|(_, test)| test.reaches.contains(&mutant.id));
-        reaching.map(|(at, test)| (f64::from(test.caught + 1) / test.seconds.max(0.01), at, test.bare())).collect()
-    };
+fn one(mutant: &Mutant, tests: &[Test], budget: f64) -> Outcome {
+    let mut order: Vec<(f64, &Test)> = tests
+        .iter()
+        .filter(|test| test.reaches.contains(&mutant.id))
+        .map(|test| (f64::from(test.caught.load(Ordering::Relaxed) + 1) / test.seconds.max(0.01), test))
+        .collect();
     if order.is_empty() {
         return Outcome::Unreached;
     }
     order.sort_by(|one, other| other.0.total_cmp(&one.0));
     let (reaching, mut asked, mut spent) = (order.len(), 0, 0.0);
-    for (_, at, test) in order {
-        if asked > 0 && spent + test.seconds > budget {
+    for (_, test) in order {
+        if !test.always && asked > 0 && spent + test.seconds > budget {
             continue;
         }
-        (asked, spent) = (asked + 1, spent + test.seconds);
-        let fails = || run(&test, &mutant.id.to_string(), Path::new("/dev/null"), test.seconds * 5.0 + 5.0).0;
+        (asked, spent) = (asked + 1, spent + if test.always { 0.0 } else { test.seconds });
+        let fails = || run(test, &mutant.id.to_string(), Path::new("/dev/null"), test.seconds * 5.0 + 5.0).0;
         let how = match fails() {
             End::Passed => continue,
             End::Late => " (takes too long)",
@@ -164,27 +184,10 @@ fn one(mutant: &Mutant, tests: &Mutex<&mut [Test]>, budget: f64) -> Outcome {
             End::Failed if matches!(fails(), End::Passed) => continue,
             End::Failed => "",
         };
-        if let Some(test) = tests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
-            test.caught += 1;
-        }
+        test.caught.fetch_add(1, Ordering::Relaxed);
         return Outcome::Caught(format!("{}{how}", test.name));
     }
     Outcome::Survived(asked, reaching)
-}
-
-impl Test {
-    /// What it takes to run it.
-    fn bare(&self) -> Self {
-        let Self { binary, folder, name, seconds, caught, .. } = self;
-        Self {
-            binary: binary.clone(),
-            folder: folder.clone(),
-            name: name.clone(),
-            seconds: *seconds,
-            reaches: BTreeSet::new(),
-            caught: *caught,
-        }
-    }
 }
 
 enum End {
@@ -200,7 +203,7 @@ fn run(test: &Test, mutant: &str, reached: &Path, limit: f64) -> (End, f64) {
     let status = Command::new("sh")
         .args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec timeout -s KILL {limit:.0} \"$0\" \"$@\"")])
         .arg(&test.binary)
-        .args([&test.name, "--exact", "--quiet", "--test-threads=1"])
+        .args(&test.arguments)
         .current_dir(&test.folder)
         .env("DIASPORE_MUTANT", mutant)
         .env("DIASPORE_REACHED", reached)

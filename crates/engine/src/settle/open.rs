@@ -410,7 +410,7 @@ impl Settlement {
         let mut state = self.state();
         let due =
             |open: &Open| open.applied && !open.busy && !open.is_complete() && open.not_before.is_none_or(|not_before| not_before <= now);
-        let moving = state.moving().clone();
+        let moving = state.moving();
         let (losses, block) = state
             .open
             .values()
@@ -419,6 +419,7 @@ impl Settlement {
             .filter(|(losses, open)| room || !open.repair || *losses == Some(0))
             .min_by_key(|(losses, open)| (losses.is_none(), *losses, open.seq, open.facts.id))
             .map(|(losses, open)| (losses, open.facts.id))?;
+        drop(moving);
         let open = state.open.get_mut(&block)?;
         open.busy = true;
         tracing::trace!(?losses, "a block is repaired");
