@@ -27,9 +27,9 @@ campaign FROM TO *STEPS:
 
 # kill -9 of the real process under load, as often as wanted.
 kills COUNT:
-    DIASPORE_KILLS={{COUNT}} cargo test --locked --package diaspore-tests --test it -- kill
+    DIASPORE_KILLS={{COUNT}} cargo test --locked --package diaspore-tests --test it -- kill --nocapture
 
-# Mutation testing of commit, placement, collection and recovery: every test meets every change it reaches (hours on two cores).
+# Mutation testing of commit, placement, collection and recovery (docs/mutants.md): `just mutants --sample 300 --budget 20 --jobs 2`.
 mutants *ARGS:
     cargo xtask mutants {{ARGS}}
 

@@ -15,6 +15,8 @@ use crate::data::{Data, PIECE};
 use crate::node::Door;
 
 const BUCKET: &str = "bench";
+/// Longest wait for anything that the service does by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A user of the service, who is also its operator.
 #[derive(Clone)]
@@ -143,10 +145,15 @@ impl Client {
     /// Begins an errand that runs in the background, and gives its outcome.
     pub(crate) async fn carry_out(&self, begin: &str, watch: &str) -> Measured<Value> {
         let begun = self.operate(Method::POST, begin).await?;
+        let number = begun.get("running").and_then(Value::as_u64).ok_or_else(|| format!("{begin} began nothing: {begun}"))?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let state = self.operate(Method::GET, watch).await?;
-            if state.get("ended") == begun.get("running") {
+            if Instant::now() > deadline {
+                return Err(format!("{begin} did not end: {state}").into());
+            }
+            if state.get("ended").and_then(Value::as_u64) == Some(number) {
                 return match state.get("error").and_then(Value::as_str) {
                     Some(error) => Err(format!("{begin}: {error}").into()),
                     None => Ok(state.get("outcome").cloned().unwrap_or_default()),

@@ -12,6 +12,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::client::PATIENCE;
 use crate::data::Data;
 use crate::node::Manner;
 use crate::stage::{Mark, Stage, headline};
@@ -109,9 +110,13 @@ pub(crate) async fn run(flags: Flags) -> Measured<()> {
     stage.emulators.lose(1)?;
     let phase = Phase::begin("one emptied, repaired", &mut stage)?;
     let report = scrub(&stage, false).await?;
+    let deadline = Instant::now() + PATIENCE;
     let census = loop {
         let now = stage.client.operate(Method::GET, "scrub").await?;
-        let census = now.get("census").cloned().unwrap_or_default();
+        let census = now.get("census").filter(|census| census.is_object()).cloned().ok_or_else(|| format!("no census: {now}"))?;
+        if Instant::now() > deadline {
+            return Err(format!("not repaired: {now}").into());
+        }
         if number(&now, "repairs_left") == 0 && number(&census, "degraded") + number(&census, "at_risk") + number(&census, "lost") == 0 {
             break census;
         }

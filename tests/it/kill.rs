@@ -1,20 +1,29 @@
-//! kill -9 of the real process, again and again, while uploads, overwrites and deletes run against emulated S3 accounts over sockets:
-//! what was acknowledged reads back byte for byte, the rest is wholly there or wholly absent, and whichever it was, it stays so.
+//! kill -9 of the real process, again and again, while uploads, overwrites and deletes run against emulated S3 accounts over sockets,
+//! beside log checkpoints, collections and scrubs: what was acknowledged reads back byte for byte, the rest is wholly there or wholly
+//! absent, and whichever it was, it stays so.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::stream::{self, StreamExt};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::clouds::Clouds;
-use crate::program::{Place, Service};
+use crate::program::{Place, Service, wait};
 
 /// Kills in all; `DIASPORE_KILLS` asks for more.
 const KILLS: u32 = 200;
+/// Kills of one deployment at most, so that a long run needs no more memory for its accounts than a short one.
+const KILLS_OF_ONE: u32 = 100;
 /// Deployments side by side: a start waits for leases and sockets more than it works.
 const PLACES: u32 = 4;
 /// Uploads in flight.
 const CLIENTS: usize = 6;
+/// What the service is also doing when it dies, in turn.
+const CHORES: [&str; 4] = ["checkpoint", "collect?now=true&max_dead_permille=50", "scrub?deep=true", "collect?now=true"];
 /// Old keys are looked at in turn, one in so many after every kill; all of them at the end.
 const SAMPLE: usize = 16;
 
@@ -71,6 +80,29 @@ impl Load<'_> {
     }
 
     #[expect(clippy::future_not_send, reason = "one thread, as above")]
+    /// Has the service begin something of its own; answers its number.
+    async fn begin(&self, chore: &str, operator: &str) -> Option<u64> {
+        let request = self.http.post(format!("{}/api/v1/{chore}", self.service.url));
+        let answer = request.bearer_auth(operator).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 202, "{chore}: {text}");
+        serde_json::from_str::<Value>(&text).unwrap()["running"].as_u64()
+    }
+
+    /// Collects everything dead, to the end; answers the bytes that went.
+    fn collect(&self, operator: &str, runtime: &Runtime) -> u64 {
+        let number = runtime.block_on(self.begin(CHORES[1], operator)).unwrap();
+        let mut state = Value::Null;
+        wait("the collection to end", || {
+            let request = self.http.get(format!("{}/api/v1/collect", self.service.url)).bearer_auth(operator);
+            state = runtime.block_on(async { request.send().await.unwrap().json().await.unwrap() });
+            state["ended"].as_u64() == Some(number)
+        });
+        assert_eq!(state["error"], Value::Null, "{state}");
+        state["outcome"]["swept"]["bytes"].as_u64().unwrap()
+    }
+
+    #[expect(clippy::future_not_send, reason = "one thread, as above")]
     /// Works with all clients until `acknowledgements` have come, then kills the process under the others.
     async fn until_killed(&self, round: u32, acknowledgements: u32) {
         let left = Cell::new(acknowledgements);
@@ -123,12 +155,23 @@ impl Load<'_> {
     }
 }
 
-/// One deployment, killed so many times; answers how many keys hold something at the end.
-fn campaign(kills: u32) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// What one deployment, or all of them, came to.
+#[derive(Debug, Default)]
+struct Sums {
+    kills: u32,
+    /// Keys that hold something at the end.
+    stored: usize,
+    /// Bytes that a last collection freed at the accounts.
+    freed: u64,
+}
+
+/// One deployment, killed so many times.
+fn campaign(kills: u32) -> Sums {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let mut place = Place::new();
     let _clouds = Clouds::three_of_five(&mut place);
     let fates = RefCell::new(BTreeMap::new());
+    let mut freed = 0;
     for round in 0..=kills {
         let service = place.start("start");
         let load = Load {
@@ -137,11 +180,15 @@ fn campaign(kills: u32) -> usize {
             service: &service,
             fates: &fates,
         };
+        if round == kills {
+            freed = load.collect(&place.token("operator"), &runtime);
+        }
         runtime.block_on(async {
             let bucket = format!("{}/api/v1/buckets/box", service.url);
             load.http.put(bucket).bearer_auth(&load.token).send().await.unwrap();
             load.check((round < kills).then_some(round)).await;
             if round < kills {
+                load.begin(CHORES[round as usize % CHORES.len()], &place.token("operator")).await;
                 // Now in the first commit block, now deep in the window, now amid bulk blocks.
                 load.until_killed(round, 1 + round * 7 % 23).await;
             }
@@ -150,18 +197,30 @@ fn campaign(kills: u32) -> usize {
             assert_eq!(service.stop(), 0);
         }
     }
-    fates.into_inner().into_values().filter(|fate| fate.may != [None]).count()
+    let stored = fates.into_inner().into_values().filter(|fate| fate.may != [None]).count();
+    Sums { kills, stored, freed }
 }
 
 #[test]
 fn whatever_was_acknowledged_survives_kill_9() {
     let kills: u32 = std::env::var_os("DIASPORE_KILLS").map_or(KILLS, |count| count.to_str().unwrap().parse().unwrap());
-    let each = kills.div_ceil(PLACES);
+    let (left, sums) = (AtomicU32::new(kills), Mutex::new(Sums::default()));
     std::thread::scope(|scope| {
-        let places: Vec<_> = (0..PLACES).map(|_| scope.spawn(move || campaign(each))).collect();
+        let place = || {
+            let take = |left: u32| Some(left - left.min(KILLS_OF_ONE.min(kills.div_ceil(PLACES)))).filter(|_| left > 0);
+            while let Ok(before) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+                let done = campaign(before - take(before).unwrap());
+                assert!(done.stored >= done.kills as usize, "hardly anything was stored: {done:?}");
+                assert!(done.freed > 0, "nothing was collected: {done:?}");
+                let mut sums = sums.lock().unwrap();
+                *sums = Sums { kills: sums.kills + done.kills, stored: sums.stored + done.stored, freed: sums.freed + done.freed };
+                println!("{} of {kills} kills, {} keys stored, {} bytes collected at the end", sums.kills, sums.stored, sums.freed);
+            }
+        };
+        let places: Vec<_> = (0..PLACES).map(|_| scope.spawn(place)).collect();
         for place in places {
-            let stored = place.join().expect("a campaign failed; its words are above");
-            assert!(stored >= each as usize, "hardly anything was stored: {stored}");
+            place.join().expect("a campaign failed; its words are above");
         }
     });
+    assert_eq!(sums.into_inner().unwrap().kills, kills);
 }

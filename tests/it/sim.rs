@@ -2,7 +2,7 @@
 
 use diaspore_tests::sim;
 
-/// Seeds that run every time. Long campaigns: `just sims FROM TO`.
+/// Seeds that run every time. Long campaigns: `just campaign FROM TO`.
 const SEEDS: std::ops::Range<u64> = 0..120;
 const STEPS: usize = 40;
 

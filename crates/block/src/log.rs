@@ -12,7 +12,7 @@ use crate::id::Hash32;
 mod note;
 mod proof;
 pub mod tile;
-pub use note::{Checkpoint, KeyName, claimed_signer, open_report, sign_report, verifier_key};
+pub use note::{Checkpoint, DRILL_REPORT, KeyName, claimed_signer, open_report, sign_report, verifier_key};
 pub use proof::{ConsistencyProof, InclusionProof, consistency_proof, inclusion_proof, root_at};
 
 #[cfg(test)]

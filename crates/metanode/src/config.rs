@@ -14,6 +14,8 @@ use crate::failure::{Explain, Failure, Outcome};
 /// Schema of the file this program writes; a newer one is refused.
 pub(crate) const SCHEMA: u32 = 1;
 
+/// Bounds of `service.probe_deadline_ms`: one answer of a far provider, and not for ever.
+const PROBE_DEADLINE_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 /// A change takes several round trips to a provider; no client waits for longer than ten minutes.
 const ANSWER_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
 
@@ -126,9 +128,7 @@ impl Policy {
         profile.check().map_err(|error| Failure::usage(error.to_string()))?;
         Ok(profile)
     }
-}
 
-impl Policy {
     /// What this deployment changes in the profile's upkeep.
     fn upkeep_over(&self, profile: Upkeep) -> Outcome<Upkeep> {
         let broken = |error: toml::ser::Error| Failure::plain(format!("policy.upkeep cannot be put together: {error}"));
@@ -167,9 +167,15 @@ impl Config {
             )
             .hint("run the newer program that wrote it"));
         }
-        if !ANSWER_DEADLINE_MS.contains(&config.service.answer_deadline_ms) {
-            let (least, most) = (ANSWER_DEADLINE_MS.start(), ANSWER_DEADLINE_MS.end());
-            return Err(Failure::usage(format!("service.answer_deadline_ms must be {least} to {most}")));
+        let deadlines = [
+            ("probe_deadline_ms", config.service.probe_deadline_ms, PROBE_DEADLINE_MS),
+            ("answer_deadline_ms", config.service.answer_deadline_ms, ANSWER_DEADLINE_MS),
+        ];
+        for (name, value, bounds) in deadlines {
+            if !bounds.contains(&value) {
+                let (least, most) = (bounds.start(), bounds.end());
+                return Err(Failure::usage(format!("service.{name} = {value} is out of range: {least} to {most}")));
+            }
         }
         let after = config.service.checkpoint_after;
         if after != 0 && !CHECKPOINT_AFTER.contains(&after) {

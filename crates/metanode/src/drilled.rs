@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use diaspore_block::key::LogPublicKey;
-use diaspore_block::log::{claimed_signer, open_report};
+use diaspore_block::log::{DRILL_REPORT, claimed_signer, open_report};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -14,9 +14,6 @@ use crate::audit::public_key;
 use crate::cli::Global;
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::output::{grouped, table};
-
-/// First line of a report.
-const KIND: &str = "diaspore-drill/v1";
 
 /// One set of providers and what became of it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -70,7 +67,7 @@ fn violation(what: impl std::fmt::Display) -> Failure {
 
 fn open(note: &str, key: &LogPublicKey) -> Outcome<Verified> {
     let signer = claimed_signer(note).ok_or_else(|| violation("it is no signed note"))?;
-    let body = open_report(note, &signer, key, KIND)
+    let body = open_report(note, &signer, key, DRILL_REPORT)
         .map_err(|error| violation(error).hint("is the key the log.pub of this deployment, and the file as it was written?"))?;
     let report = parse(body).ok_or_else(|| violation("its lines are not those of a drill, or contradict each other"))?;
     Ok(Verified { origin: signer.to_string(), sha256: hex::encode(Sha256::digest(note.as_bytes())), report })
@@ -137,7 +134,7 @@ mod tests {
     }
 
     fn signed(body: &str) -> String {
-        sign_report(&KeyName::new("diaspore/x").unwrap(), &identity(1), KIND, body)
+        sign_report(&KeyName::new("diaspore/x").unwrap(), &identity(1), DRILL_REPORT, body)
     }
 
     #[test]

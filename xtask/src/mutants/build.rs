@@ -118,7 +118,7 @@ pub(crate) fn build(root: &Path, folder: &Path, subjects: &[String]) -> Result<B
             switched.insert(path.clone(), text);
         }
         crate::say(&format!("mutants: check {round}, {} of {} left", all.len() - refused.len(), all.len()));
-        let (done, lines) = cargo(tree, target, &["check"], crates.iter().filter_map(|path| path.file_name()?.to_str()))?;
+        let (done, lines) = cargo(tree, target, &["check"])?;
         if done {
             return link(tree, target, all, &refused);
         }
@@ -162,23 +162,23 @@ fn blamed(message: &Message, switched: &BTreeMap<PathBuf, Switched>) -> BTreeSet
 
 /// Builds the tests and the simulation's program of a copy that compiles.
 fn link(tree: &Path, target: &Path, all: Vec<Mutant>, refused: &BTreeSet<u32>) -> Result<Built, String> {
-    let built = |command: &[&str], packages: &[&str]| match cargo(tree, target, command, packages.iter().copied())? {
+    let built = |command: &[&str]| match cargo(tree, target, command)? {
         (true, lines) => Ok(lines.into_iter().filter_map(|line| Some((line.executable?, line.manifest_path?.parent()?.to_owned())))),
         (false, _) => Err(format!("the copy compiles, and cargo {command:?} fails; run it in {}", tree.display())),
     };
     crate::say("mutants: building the tests");
-    let binaries = built(&["test", "--no-run", "--lib", "--test", "it"], &PACKAGES)?.collect();
-    let campaign = built(&["build", "--example", "campaign"], &PACKAGES)?.next().ok_or("cargo names no program of the simulation")?;
+    let binaries = built(&["test", "--no-run", "--lib", "--test", "it"])?.collect();
+    let campaign = built(&["build", "--example", "campaign"])?.next().ok_or("cargo names no program of the simulation")?;
     let (dropped, mutants) = all.into_iter().partition::<Vec<_>, _>(|mutant| refused.contains(&mutant.id));
     Ok(Built { mutants, refused: dropped.len(), binaries, campaign })
 }
 
 /// One run of cargo: did it succeed, and what it said of the compiler's work.
-fn cargo<'a>(tree: &Path, target: &Path, command: &[&str], packages: impl Iterator<Item = &'a str>) -> Result<(bool, Vec<Line>), String> {
+fn cargo(tree: &Path, target: &Path, command: &[&str]) -> Result<(bool, Vec<Line>), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut run = Command::new(cargo);
     run.args(command).args(["--locked", "--quiet", "--message-format=json"]);
-    for package in packages {
+    for package in PACKAGES {
         run.args(["--package", package]);
     }
     let output = run

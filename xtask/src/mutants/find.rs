@@ -431,7 +431,6 @@ fn values(output: &Type) -> Vec<String> {
             Type::Slice(_) => vec!["&[]".to_owned()],
             _ => Vec::new(),
         },
-        Type::ImplTrait(_) => vec!["std::iter::empty()".to_owned()],
         Type::Path(path) => {
             let Some(last) = path.path.segments.last() else { return Vec::new() };
             let inner = match &last.arguments {

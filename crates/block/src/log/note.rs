@@ -88,6 +88,9 @@ pub fn open_report<'n>(note: &'n str, name: &KeyName, public: &LogPublicKey, kin
     signed.strip_prefix(kind).and_then(|rest| rest.strip_prefix('\n')).ok_or(malformed)
 }
 
+/// First line of a signed drill report: docs/format.md, section 10.
+pub const DRILL_REPORT: &str = "diaspore-drill/v1";
+
 /// A statement about the whole log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {

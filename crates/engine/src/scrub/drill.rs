@@ -12,7 +12,7 @@ use std::sync::Arc;
 use diaspore_block::cell::{cell_hashes, shard_root};
 use diaspore_block::decode::reconstruct;
 use diaspore_block::id::{BlockId, Hash32};
-use diaspore_block::log::{KeyName, sign_report};
+use diaspore_block::log::{DRILL_REPORT, KeyName, sign_report};
 use diaspore_block::record::DrillReported;
 use diaspore_ledger::BlockEntry;
 use diaspore_policy::ProviderId;
@@ -200,7 +200,7 @@ async fn finish(shared: &Arc<Shared>, report: &mut DrillReport) -> Result<(), Er
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "{}: {}", set.providers.join(" "), set.outcome);
     }
-    report.note = sign_report(&origin, &shared.keys.identity, "diaspore-drill/v1", &text);
+    report.note = sign_report(&origin, &shared.keys.identity, DRILL_REPORT, &text);
     let record = DrillReported {
         subsets: tried,
         subsets_total: report.sets_total,

@@ -373,9 +373,15 @@ async fn a_drill_finds_parity_that_no_read_touches() {
     let shared = fx.engine.shared();
     let origin = diaspore_block::log::KeyName::of(shared.deployment());
     let public = shared.keys.identity.public();
-    diaspore_block::log::open_report(&report.note, &origin, &public, "diaspore-drill/v1").unwrap();
+    diaspore_block::log::open_report(&report.note, &origin, &public, diaspore_block::log::DRILL_REPORT).unwrap();
     assert!(
-        diaspore_block::log::open_report(&report.note.replace("failures 0", "failures 1"), &origin, &public, "diaspore-drill/v1").is_err()
+        diaspore_block::log::open_report(
+            &report.note.replace("failures 0", "failures 1"),
+            &origin,
+            &public,
+            diaspore_block::log::DRILL_REPORT
+        )
+        .is_err()
     );
     assert!(diaspore_block::log::Checkpoint::open(&report.note, &public).is_err(), "a report is no checkpoint");
     for (path, bytes) in fx.stores[4].objects() {

@@ -47,14 +47,23 @@ fn a_policy_that_cannot_hold_shows_its_arithmetic() {
 }
 
 #[test]
-fn when_the_log_is_compacted_has_bounds() {
-    for (text, fits) in [("0", true), ("1000", true), ("100000000", true), ("999", false), ("100000001", false)] {
-        let (_folder, path) = write(&format!("schema = 1\n[service]\ncheckpoint_after = {text}\n"));
-        let loaded = Config::load(&path);
-        assert_eq!(loaded.is_ok(), fits, "{text}");
-        if let Err(failure) = loaded {
+fn settings_of_the_service_have_bounds() {
+    for (name, bounds, fits) in [
+        ("checkpoint_after", "1000 to 100000000", ["0", "1000", "100000000"]),
+        ("probe_deadline_ms", "100 to 600000", ["100", "5000", "600000"]),
+        ("answer_deadline_ms", "1000 to 600000", ["1000", "5000", "600000"]),
+    ] {
+        let load = |text: &str| {
+            let (_folder, path) = write(&format!("schema = 1\n[service]\n{name} = {text}\n"));
+            Config::load(&path)
+        };
+        for text in fits {
+            load(text).unwrap();
+        }
+        for text in ["99", "100000001"] {
+            let failure = load(text).unwrap_err();
             assert_eq!(failure.exit, crate::failure::Exit::Usage);
-            assert!(failure.message.contains(text) && failure.message.contains("1000 to 100000000"), "{failure}");
+            assert!(failure.message.contains(&format!("{name} = {text}")) && failure.message.contains(bounds), "{failure}");
         }
     }
 }
