@@ -17,7 +17,7 @@ use crate::program::{Place, Service, wait};
 /// Kills in all; `DIASPORE_KILLS` asks for more.
 const KILLS: u32 = 200;
 /// Kills of one deployment at most, so that a long run needs no more memory for its accounts than a short one.
-const KILLS_OF_ONE: u32 = 100;
+const KILLS_OF_ONE: u32 = 50;
 /// Deployments side by side: a start waits for leases and sockets more than it works.
 const PLACES: u32 = 4;
 /// Uploads in flight.

@@ -80,14 +80,25 @@ impl Names {
 
     /// Name of a shard. Decision blocks share the counters, and so the names, of commit blocks: a probe finds both.
     pub fn shard(&self, address: &ShardAddress<'_>) -> ObjectName {
+        let hash = hex(&self.shard_tag(address));
+        let (folder, rest) = hash.split_at(2);
+        ObjectName(format!("{folder}/{rest}").into())
+    }
+
+    /// First 8 of the 20 bytes of a shard's name, big-endian: to search many places for one that was listed.
+    pub fn shard_short(&self, address: &ShardAddress<'_>) -> u64 {
+        self.shard_tag(address).iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
+    }
+
+    fn shard_tag(&self, address: &ShardAddress<'_>) -> [u8; 20] {
         let kind = match address.kind {
             BlockKind::Commit | BlockKind::Decision => b"commit".as_slice(),
             BlockKind::Bulk | BlockKind::Compacted => b"bulk",
         };
-        let position = [address.incarnation.as_bytes().as_slice(), &address.counter.0.to_be_bytes(), &[address.attempt.0]].concat();
-        let hash = hex(&self.tag(kind, address.provider, &position));
-        let (folder, rest) = hash.split_at(2);
-        ObjectName(format!("{folder}/{rest}").into())
+        let mut position = [0; 25];
+        let parts = address.incarnation.as_bytes().iter().copied().chain(address.counter.0.to_be_bytes()).chain([address.attempt.0]);
+        position.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        self.tag(kind, address.provider, &position)
     }
 
     /// Name of a commit or decision block's shard.

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::{Attempt, BlockId, Counter, IncarnationId};
+use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, IncarnationId};
 use diaspore_block::manifest::BlockKind;
-use diaspore_block::name::{ObjectName, ShardAddress};
-use diaspore_ledger::Snapshot;
+use diaspore_block::name::ObjectName;
+use diaspore_ledger::{ChainEntry, Snapshot};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
+use rand::Rng;
+use rand::seq::IndexedRandom;
 
 use super::allowance::Allowance;
 use super::inventory::{self, Index, Listed};
@@ -29,6 +31,11 @@ const MOST: usize = 100_000;
 /// Counters tried between two points where others may run.
 const STRIDE: u64 = 4096;
 const PAGE: usize = 1000;
+/// Dead incarnations whose places one sweep in the background makes again, half of them the newest and the others by lot: a service that
+/// starts every day for years has thousands, and each costs two keyed hashes per place within reach and provider.
+const PER_SWEEP: usize = 16;
+/// The same when an operator waits.
+const PER_SWEEP_NOW: usize = 256;
 
 /// What was found at one provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,7 +65,7 @@ pub struct Found {
 /// Looks through every provider and deletes what is certainly dead and was seen `grace` ago.
 pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &Allowance) -> Result<BTreeMap<String, Found>, Error> {
     let mut all = BTreeMap::new();
-    let past = Past::of(shared)?;
+    let past = Past::of(shared)?.some(if grace.is_zero() { PER_SWEEP_NOW } else { PER_SWEEP }, &mut shared.rng());
     for provider in targets(shared)? {
         let found = Box::pin(at(shared, &provider, &past, (grace, allowance), |_| ())).await?;
         all.insert(provider.to_string(), found);
@@ -155,7 +162,8 @@ async fn at(
 
 /// The incarnations that this deployment ever had.
 struct Past {
-    all: BTreeSet<IncarnationId>,
+    /// Newest first, as far as that is known.
+    all: Vec<IncarnationId>,
     /// Those that can bring nothing into the log any more: all below ours, once everything up to our decision is settled. Before that, what
     /// they left may still be needed to read what was carried over.
     dead: BTreeSet<IncarnationId>,
@@ -168,12 +176,28 @@ impl Past {
         let own = (shared.writer.epoch, shared.writer.incarnation);
         let decided = chain.iter().rev().find(|entry| entry.incarnation == own.1).map(|entry| entry.seq);
         let is_settled = decided.is_some_and(|decision| shared.settlement.settled_through() >= decision);
-        let claimed = shared.fence.book().ranks().into_iter().filter(|rank| *rank <= own).map(|(_, incarnation)| incarnation);
-        let noted = view.incarnations().map_err(local)?.into_iter().map(|note| note.incarnation);
-        let ruled = chain.into_iter().flat_map(|entry| [Some(entry.incarnation), entry.predecessor.map(|(before, _)| before)]).flatten();
-        let all: BTreeSet<IncarnationId> = claimed.chain(noted).chain(ruled).chain([own.1]).collect();
-        let dead = all.iter().copied().filter(|incarnation| is_settled && *incarnation != own.1).collect();
+        let claimed = shared.fence.book().ranks().into_iter().filter(|rank| *rank <= own);
+        let noted = view.incarnations().map_err(local)?.into_iter().map(|note| (note.epoch, note.incarnation));
+        let before = |entry: ChainEntry| [Some((Epoch(0), entry.incarnation)), entry.predecessor.map(|(before, epoch)| (epoch, before))];
+        let ruled = chain.into_iter().flat_map(before).flatten();
+        let mut epochs: BTreeMap<IncarnationId, Epoch> = BTreeMap::new();
+        for (epoch, incarnation) in claimed.chain(noted).chain(ruled).chain([own]) {
+            let known = epochs.entry(incarnation).or_insert(epoch);
+            *known = epoch.max(*known);
+        }
+        let dead = epochs.keys().copied().filter(|incarnation| is_settled && *incarnation != own.1).collect();
+        let mut all: Vec<IncarnationId> = epochs.keys().copied().collect();
+        all.sort_by_key(|incarnation| std::cmp::Reverse(epochs.get(incarnation).copied()));
         Ok(Self { all, dead })
+    }
+
+    /// At most `most` of them: half the newest, half by lot.
+    fn some(mut self, most: usize, rng: &mut impl Rng) -> Self {
+        if self.all.len() > most {
+            let (newest, older) = self.all.split_at(most / 2);
+            self.all = newest.iter().chain(older.sample(rng, most - newest.len())).copied().collect();
+        }
+        self
     }
 }
 
@@ -207,9 +231,10 @@ async fn identify(
                 cpu(|| {
                     for counter in from..to {
                         let place = Place { kind, incarnation: *incarnation, counter: Counter(counter), attempt: Attempt(0) };
-                        let name = shared.names.shard(&address(place, provider));
-                        let met = unexpected.get(&inventory::short(&name)).is_some_and(|(listed, _)| *listed == name);
-                        if met && let Some((name, size)) = unexpected.remove(&inventory::short(&name)) {
+                        let address = place.at(provider.as_str());
+                        let short = shared.names.shard_short(&address);
+                        let met = unexpected.get(&short).is_some_and(|(listed, _)| *listed == shared.names.shard(&address));
+                        if met && let Some((name, size)) = unexpected.remove(&short) {
                             places.push((place, name, size));
                             end = end.max(counter.saturating_add(beyond));
                         }
@@ -223,17 +248,31 @@ async fn identify(
     Ok(places)
 }
 
-fn address(place: Place, provider: &ProviderId) -> ShardAddress<'_> {
-    ShardAddress {
-        provider: provider.as_str(),
-        kind: place.kind,
-        incarnation: place.incarnation,
-        counter: place.counter,
-        attempt: place.attempt,
-    }
-}
-
 /// Whether the object is a shard of this deployment for exactly this place.
 async fn is_ours(shared: &Shared, provider: &ProviderId, place: Place) -> bool {
     matches!(look(shared, place, provider, Depth::Header).await, Look::Seen(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    /// A sweep in the background looks at a few of thousands of incarnations, the newest always and every other one in time.
+    #[test]
+    fn the_newest_incarnations_are_always_searched_and_the_others_in_turn() {
+        let all: Vec<IncarnationId> = (0..100).map(|index| IncarnationId::from_bytes([index; 16])).collect();
+        let past = || Past { all: all.clone(), dead: BTreeSet::new() };
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut met = BTreeSet::new();
+        for _ in 0..100 {
+            let some = past().some(PER_SWEEP, &mut rng).all;
+            assert_eq!((some.len(), &some[..8]), (PER_SWEEP, &all[..8]));
+            met.extend(some);
+        }
+        assert_eq!(met.len(), 100);
+        assert_eq!(past().some(PER_SWEEP_NOW, &mut rng).all, all);
+    }
 }
