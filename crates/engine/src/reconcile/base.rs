@@ -141,20 +141,27 @@ async fn try_one(ground: &Ground, claimed: &Claimed, evidence: &Evidence, head: 
         }
         Err(error) => return Err(error),
     }
-    if let Some(have) = local_end(ground)? {
-        if let Err(missing) = continues(ground, &root, have, &evidence.lost).await? {
-            return Ok(missing.into());
-        }
-        // What the disk holds goes with the first step of an installation: all of what takes its place has to be there.
-        let looks: Vec<_> = root.parts.iter().map(|part| read::look(ground, &part.block, &evidence.lost)).collect();
-        let mut looks = std::pin::pin!(stream::iter(looks).buffered(LOOKS));
-        while let Some(look) = looks.next().await {
-            if let Err(missing) = look {
-                return Ok(missing.into());
-            }
-        }
+    if let Err(missing) = replaceable(ground, &root, &evidence.lost).await? {
+        return Ok(missing.into());
     }
     Ok(install_root(ground, &root, &evidence.lost).await?.map_or_else(Tried::from, |()| Tried::Installed))
+}
+
+/// Whether what a root lists may take the place of what the disk holds, which goes with the first step of an installation: it continues
+/// that, and all of it is there.
+async fn replaceable(ground: &Ground, root: &CompactedRoot, lost: &BTreeSet<FailureDomain>) -> Result<Result<(), Missing>, Error> {
+    let Some(have) = local_end(ground)? else { return Ok(Ok(())) };
+    if let Err(missing) = continues(ground, root, have, lost).await? {
+        return Ok(Err(missing));
+    }
+    let looks: Vec<_> = root.parts.iter().map(|part| read::look(ground, &part.block, lost)).collect();
+    let mut looks = std::pin::pin!(stream::iter(looks).buffered(LOOKS));
+    while let Some(look) = looks.next().await {
+        if let Err(missing) = look {
+            return Ok(Err(missing));
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Installs what a root lists in place of what the ledger holds; why not, when that cannot be had.
@@ -183,32 +190,38 @@ async fn install_root(ground: &Ground, root: &CompactedRoot, lost: &BTreeSet<Fai
 
 /// Installs the newest compacted log above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
 /// a log whose decisions are gone. Gives what heads witness as acknowledged.
+///
+/// What the disk holds stays unless all of what takes its place was seen. Should that go all the same while it is read, the installation
+/// stays broken off: an empty state would look like a log of which nothing is left.
 pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Seq, Error> {
     let (announced, lost) = (heads::find(ground).await, declared_lost(ground)?);
+    let held = local_end(ground)?.is_some();
     let mut begun = false;
     for head in &announced.heads {
         if !standing(ground)?.0 && head.covers <= standing(ground)?.1 {
             break;
         }
-        match read::root(ground, &head.root, &lost).await {
-            Ok(root) if root.covers == head.covers && admits(&root) => {
-                if let Some(have) = local_end(ground)?
-                    && let Err(why) = continues(ground, &root, have, &lost).await?
-                {
-                    tracing::warn!(covers = head.covers.0, why = why.why, "a compacted log is passed over");
-                    continue;
+        let missing = match read::root(ground, &head.root, &lost).await {
+            Ok(root) if root.covers == head.covers && admits(&root) => match replaceable(ground, &root, &lost).await? {
+                Ok(()) => {
+                    begun = true;
+                    match install_root(ground, &root, &lost).await? {
+                        Ok(()) => break,
+                        Err(missing) => missing.why,
+                    }
                 }
-                begun = true;
-                match install_root(ground, &root, &lost).await? {
-                    Ok(()) => break,
-                    Err(missing) => tracing::warn!(covers = head.covers.0, why = missing.why, "a compacted log is passed over"),
-                }
-            }
-            Ok(_) => tracing::warn!(covers = head.covers.0, "a compacted log is no part of what is left of the log"),
-            Err(missing) => tracing::warn!(covers = head.covers.0, why = missing.why, "a compacted log is passed over"),
-        }
+                Err(missing) => missing.why,
+            },
+            Ok(_) => "it is no part of what is left of the log".to_owned(),
+            Err(missing) => missing.why,
+        };
+        tracing::warn!(covers = head.covers.0, why = missing, "a compacted log is passed over");
     }
     if begun && standing(ground)?.0 {
+        if held {
+            let message = "a compacted log could not be read to its end while it took the place of what this disk held: run recover again";
+            return Err(Error::new(ErrorKind::DataUnavailable, message.to_owned()));
+        }
         begin_anew(ground)?;
     }
     Ok(announced.heads.iter().map(|head| head.acked_through).max().unwrap_or_default())

@@ -378,4 +378,5 @@ mod attempts;
 mod ledgers;
 mod loss;
 mod newer;
+mod remains;
 mod starts;

@@ -5,21 +5,21 @@ use diaspore_block::name::Names;
 use futures::TryStreamExt;
 
 use super::*;
-use crate::claim::ClaimBook;
+use crate::claim::{ClaimBook, Rank};
 use crate::config::AcceptLoss;
 use crate::reconcile::loss::Loss;
 use crate::shared::Ground;
 
-const RECOVER: Mode = Mode::Recover { declare_lost: Vec::new() };
+pub(super) const RECOVER: Mode = Mode::Recover { declare_lost: Vec::new() };
 
 /// The list that a refused recovery comes with.
-async fn refused(world: &mut World, disk: &MemoryMedium) -> Loss {
+pub(super) async fn refused(world: &mut World, disk: &MemoryMedium) -> Loss {
     let error = world.start(disk, RECOVER).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::RefusedState, "{error}");
     *error.source.unwrap_or_else(|| panic!("no list: {}", error.message)).downcast::<Loss>().unwrap()
 }
 
-async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str) -> Result<Engine, crate::api::Error> {
+pub(super) async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str) -> Result<Engine, crate::api::Error> {
     world.accept_loss = Some(AcceptLoss { token: token.to_owned(), by: "a test".to_owned() });
     let started = world.start(disk, RECOVER).await;
     world.accept_loss = None;
@@ -27,7 +27,7 @@ async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str) -> Result
 }
 
 /// Objects of all stores, to be brought back later.
-async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, bytes::Bytes)>> {
+pub(super) async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, bytes::Bytes)>> {
     let mut all = Vec::new();
     for store in &world.stores {
         let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
@@ -40,7 +40,7 @@ async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, bytes::Bytes
     all
 }
 
-async fn bring_back(world: &World, saved: &[Vec<(object_store::path::Path, bytes::Bytes)>]) {
+pub(super) async fn bring_back(world: &World, saved: &[Vec<(object_store::path::Path, bytes::Bytes)>]) {
     for (store, objects) in world.stores.iter().zip(saved) {
         for (path, bytes) in objects {
             if store.head(path).await.is_err() {
@@ -50,23 +50,37 @@ async fn bring_back(world: &World, saved: &[Vec<(object_store::path::Path, bytes
     }
 }
 
-/// Four of six lose the commit block at `counter` of the newest incarnation.
-async fn lose_commit(world: &World, counter: u64) {
+/// A ground to look at the providers from, as nobody's service.
+pub(super) fn onlooker(world: &World) -> Ground {
     let rng = Box::new(StdRng::seed_from_u64(77));
     let ledger = Ledger::open(MemoryMedium::new(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
     let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1)));
     let config = EngineConfig::new(Profile { replication_factor: 4, max_cloud_providers: 6, ..Profile::default() });
-    let ground = Ground::new(config, Arc::clone(&world.keys), world.fleet(), ledger, clock, Arc::new(SeededEntropy::new(77)));
+    Ground::new(config, Arc::clone(&world.keys), world.fleet(), ledger, clock, Arc::new(SeededEntropy::new(77)))
+}
+
+/// Every incarnation with a claim, oldest first.
+pub(super) async fn ranks(world: &World) -> Vec<Rank> {
     let book = ClaimBook::default();
-    book.survey(&ground, None).await;
-    let incarnation = book.ranks().last().unwrap().1;
-    for at in 0..4 {
-        let name = Names::new(&world.keys.name).commit(&format!("p{at}"), incarnation, Counter(counter), Attempt(0));
+    book.survey(&onlooker(world), None).await;
+    book.ranks()
+}
+
+/// These stores lose the commit block at `counter` of an incarnation. They must have it.
+pub(super) async fn lose(world: &World, stores: std::ops::Range<usize>, rank: Rank, counter: u64) {
+    for at in stores {
+        let name = Names::new(&world.keys.name).commit(&format!("p{at}"), rank.1, Counter(counter), Attempt(0));
+        world.stores[at].head(&name.as_str().into()).await.unwrap();
         world.stores[at].delete(&name.as_str().into()).await.unwrap();
     }
 }
 
-async fn written(world: &mut World, buckets: u32) -> MemoryMedium {
+/// Four of six lose the commit block at `counter` of the newest incarnation.
+async fn lose_commit(world: &World, counter: u64) {
+    lose(world, 0..4, *ranks(world).await.last().unwrap(), counter).await;
+}
+
+pub(super) async fn written(world: &mut World, buckets: u32) -> MemoryMedium {
     let disk = MemoryMedium::new();
     let engine = world.start(&disk, Mode::Start).await.unwrap();
     fill(&engine, world, 0..buckets).await;
@@ -80,7 +94,7 @@ async fn leaves(engine: &Engine, world: &World) -> Vec<String> {
 }
 
 /// After the loss was accepted: what was hidden comes back, and nothing changes. On the same disk, from nothing, and twice.
-async fn holds_whatever_comes_back(
+pub(super) async fn holds_whatever_comes_back(
     world: &mut World,
     engine: Engine,
     disk: &MemoryMedium,
@@ -90,6 +104,11 @@ async fn holds_whatever_comes_back(
     let (buckets, log) = (count(&engine, world).await, leaves(&engine, world).await);
     assert!(engine.integrity().unwrap().is_sound());
     engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    // From nothing before any checkpoint: by what the decisions say alone.
+    let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
+    assert_eq!(count(&engine, world).await, buckets);
+    assert!(leaves(&engine, world).await.starts_with(&log));
     crash(engine);
     bring_back(world, all).await;
     let engine = world.start(&disk.snapshot(), Mode::Start).await.unwrap();
@@ -144,7 +163,8 @@ async fn a_log_with_a_hole_goes_on_before_it() {
     assert_eq!(loss.readable.first().map(|range| range.0), Some(7));
     // Somebody takes more away between the list and the word: the list is another one.
     let before = saved(&world).await;
-    lose_commit_of(&world, &before, 8).await;
+    // Nobody but the first claim ever wrote.
+    lose(&world, 0..4, ranks(&world).await[0], 8).await;
     let disk = MemoryMedium::new();
     let changed = accepted(&mut world, &disk, &loss.token).await.unwrap_err();
     assert!(changed.message.contains("is not what was accepted"), "{changed}");
@@ -154,23 +174,6 @@ async fn a_log_with_a_hole_goes_on_before_it() {
     fill(&engine, &world, 20..22).await;
     assert_eq!(count(&engine, &world).await, 5);
     holds_whatever_comes_back(&mut world, engine, &disk, &old, &all).await;
-}
-
-/// The incarnation that wrote: the newest one of which `objects` knows blocks is the first claim, as nobody else ever wrote.
-async fn lose_commit_of(world: &World, objects: &[Vec<(object_store::path::Path, bytes::Bytes)>], counter: u64) {
-    let rng = Box::new(StdRng::seed_from_u64(78));
-    let ledger = Ledger::open(MemoryMedium::new(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
-    let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1)));
-    let config = EngineConfig::new(Profile { replication_factor: 4, max_cloud_providers: 6, ..Profile::default() });
-    let ground = Ground::new(config, Arc::clone(&world.keys), world.fleet(), ledger, clock, Arc::new(SeededEntropy::new(78)));
-    let book = ClaimBook::default();
-    book.survey(&ground, None).await;
-    let incarnation = book.ranks().first().unwrap().1;
-    for (at, held) in objects.iter().enumerate().take(4) {
-        let name = Names::new(&world.keys.name).commit(&format!("p{at}"), incarnation, Counter(counter), Attempt(0));
-        assert!(held.iter().any(|(path, _)| path.as_ref() == name.as_str()));
-        world.stores[at].delete(&name.as_str().into()).await.unwrap();
-    }
 }
 
 #[tokio::test(start_paused = true)]
