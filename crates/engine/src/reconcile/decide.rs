@@ -13,7 +13,7 @@ use diaspore_ledger::{AppliedBlock, JournalEntry};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::chain::{Chain, refused};
-use super::position::{Evidence, Found};
+use super::position::Evidence;
 use super::tail::End;
 use crate::api::{Error, ErrorKind};
 use crate::commit::{Built, Draft, Issuer, NewRecord, Notes, Releaser, Tip, body_of, build};
@@ -31,7 +31,7 @@ const QUORUM_DEADLINE: Duration = Duration::from_mins(2);
 /// Publishes the decision and brings the ledger up to it. Gives the tip behind it.
 pub(super) async fn decide(shared: &Arc<Shared>, evidence: &Evidence, chain: &Chain, mut end: End) -> Result<Tip, Error> {
     let geometry = layout::of_commit_blocks(shared)?;
-    let weak = first_weak(shared, &mut end.pending).await;
+    let weak = first_weak(shared, &mut end).await;
     shared.unjudged.check()?;
     let carried = end.pending.split_off(weak);
     let mut tip = Tip::behind(&shared.ledger.snapshot().map_err(local)?, Counter(0))?;
@@ -101,15 +101,18 @@ fn migrations(shared: &Shared) -> Result<Vec<NewRecord>, Error> {
         .collect())
 }
 
-/// Index of the first block of the tail that is not seen on k + 1 domains: it and all behind it are carried over.
-async fn first_weak(shared: &Shared, tail: &mut [Found]) -> usize {
-    for (index, found) in tail.iter_mut().enumerate() {
+/// Index of the first block of the tail that is not seen on k + 1 domains, or adrift: it and all behind it are carried over.
+async fn first_weak(shared: &Shared, end: &mut End) -> usize {
+    for (index, found) in end.pending.iter_mut().enumerate() {
+        if end.adrift.is_some_and(|adrift| found.seq() >= adrift) {
+            return index;
+        }
         found.count_domains(shared).await;
         if found.domains <= usize::from(found.manifest.geometry.k()) {
             return index;
         }
     }
-    tail.len()
+    end.pending.len()
 }
 
 fn draft(shared: &Shared, kind: BlockKind, body: CommitBody, geometry: Geometry, acked_through: Seq) -> Draft {

@@ -5,21 +5,21 @@
 //! whoever wrote before it, is given up: providers that come back with more change nothing any more. The word is a token over the list, so
 //! that what is accepted is what was seen; who hides something in between gets another list, and a refusal.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
-use diaspore_block::id::{Counter, Seq};
+use diaspore_block::id::{Counter, IncarnationId, Seq};
 use diaspore_block::log::LogTree;
 use diaspore_block::record::Private;
 use sha2::{Digest, Sha256};
 
-use super::chain::{Chain, Local, Stretch, refused};
+use super::chain::{Chain, Stretch, decision_in, refused};
 use super::position::{Evidence, Found};
 use super::remains::{Hints, Remains, Spot};
 use super::tail::{End, hold_back};
 use super::{Claimed, base, local_end};
 use crate::api::{Error, ErrorKind};
-use crate::claim::Rank;
+use crate::claim::{ClaimBook, Rank};
 use crate::commit::Tip;
 use crate::config::AcceptLoss;
 use crate::losses::UnreadableBlob;
@@ -104,7 +104,7 @@ pub(super) fn is_missing(error: &Error) -> bool {
 struct Plan {
     loss: Loss,
     remains: Remains,
-    /// Who wrote the last position that is kept.
+    /// Who rules at the last position that is kept.
     ruling: Option<Rank>,
 }
 
@@ -138,9 +138,17 @@ async fn assess(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Resu
     let last = remains.last().max(marks).max(Seq(walk.loss.kept_through));
     walk.loss.known_through = last.0;
     for seq in walk.loss.kept_through + 1..=last.0 {
-        let spot = remains.look(ground, evidence, Seq(seq)).await?;
+        let spot = remains.look(ground, evidence, Seq(seq), None).await?;
         ground.unjudged.check()?;
-        walk.step(ground, seq, spot)?;
+        let next = if walk.ended { None } else { next(ground, evidence, &remains, &walk.tree, (Seq(seq), &spot)).await? };
+        match (next, spot) {
+            (Some(next), _) => walk.keep(ground, &claimed.book, next)?,
+            (None, Spot::Found(found, _)) => walk.leave(ground, &found)?,
+            (None, Spot::Gap) => {
+                walk.ended = true;
+                note(&mut walk.loss.unknown, seq);
+            }
+        }
     }
     let Walk { mut loss, ruling, blobs, tree, .. } = walk;
     let missing = ground.fleet.domains().into_iter().filter(|domain| !claimed.acknowledged.contains(domain));
@@ -169,23 +177,25 @@ impl Walk {
     fn begin(ground: &Ground, claimed: &Claimed) -> Result<Self, Error> {
         let tip = Tip::behind(&ground.ledger.snapshot().map_err(local)?, Counter(0))?;
         let have = local_end(ground)?;
-        let ruling = have.map(|have| rank_of(claimed, have)).transpose()?;
+        let ruling = have.map(|have| rank_of(&claimed.book, have.incarnation, have.seq)).transpose()?;
         let loss = Loss { kept_through: tip.seq.0 - 1, ..Loss::default() };
         Ok(Self { loss, tree: tip.log, ruling, ended: false, blobs: Sha256::new() })
     }
 
-    fn step(&mut self, ground: &Ground, seq: u64, spot: Spot) -> Result<(), Error> {
-        let Spot::Found(found, writer) = spot else {
-            self.ended = true;
-            note(&mut self.loss.unknown, seq);
-            return Ok(());
-        };
-        if !self.ended
-            && let Some(longer) = continued(ground, &self.tree, &found)?
-        {
-            (self.tree, self.ruling, self.loss.kept_through) = (longer, Some(writer), seq);
-            return Ok(());
+    /// One position more. Who rules is what the log says: the last one that decided in it. Whose copy of it was found tells nothing, as that
+    /// one's decision may be lost, or never have been made.
+    fn keep(&mut self, ground: &Ground, book: &ClaimBook, next: Next) -> Result<(), Error> {
+        let seq = next.found.seq();
+        if let Some((decided, _)) = decision_in(ground, &next.found)? {
+            self.ruling = Some(rank_of(book, decided, seq)?);
         }
+        (self.tree, self.loss.kept_through) = (next.tree, seq.0);
+        Ok(())
+    }
+
+    /// A position behind the end that can be read.
+    fn leave(&mut self, ground: &Ground, found: &Found) -> Result<(), Error> {
+        let seq = found.seq().0;
         self.ended = true;
         note(&mut self.loss.readable, seq);
         for record in found.records(ground)? {
@@ -215,6 +225,32 @@ impl Walk {
     }
 }
 
+/// A block that continues the log, and the log behind it.
+struct Next {
+    found: Box<Found>,
+    tree: LogTree,
+}
+
+/// What continues the log at a position: what was found there, or what an older incarnation left in the same place.
+async fn next(
+    ground: &Ground,
+    evidence: &Evidence,
+    remains: &Remains,
+    tree: &LogTree,
+    (seq, spot): (Seq, &Spot),
+) -> Result<Option<Next>, Error> {
+    let mut older;
+    let mut spot = spot;
+    while let Spot::Found(found, writer) = spot {
+        if let Some(tree) = continued(ground, tree, found)? {
+            return Ok(Some(Next { found: found.clone(), tree }));
+        }
+        older = remains.look(ground, evidence, seq, Some(*writer)).await?;
+        spot = &older;
+    }
+    Ok(None)
+}
+
 /// The log behind this block, if it is the one that the block states.
 fn continued(ground: &Ground, tree: &LogTree, found: &Found) -> Result<Option<LogTree>, Error> {
     let mut longer = tree.clone();
@@ -225,12 +261,10 @@ fn continued(ground: &Ground, tree: &LogTree, found: &Found) -> Result<Option<Lo
     Ok(Some(longer).filter(|longer| (longer.size(), longer.root()) == stated))
 }
 
-/// The rank of who wrote what the ledger ends with.
-fn rank_of(claimed: &Claimed, have: Local) -> Result<Rank, Error> {
-    let rank = claimed.book.ranks().into_iter().find(|(_, incarnation)| *incarnation == have.incarnation);
-    rank.ok_or_else(|| {
-        refused(format!("the ledger ends at sequence {} of incarnation {}, which no provider knows", have.seq, have.incarnation))
-    })
+/// The rank of who rules at a position that is kept.
+fn rank_of(book: &ClaimBook, ruling: IncarnationId, seq: Seq) -> Result<Rank, Error> {
+    let rank = book.ranks().into_iter().find(|(_, incarnation)| *incarnation == ruling);
+    rank.ok_or_else(|| refused(format!("what stands at sequence {seq} is of incarnation {ruling}, which no provider knows")))
 }
 
 fn note(ranges: &mut Vec<(u64, u64)>, seq: u64) {
@@ -277,10 +311,13 @@ async fn accept(ground: &Ground, claimed: &Claimed, evidence: &Evidence, plan: P
     let tip = Tip::behind(&ground.ledger.snapshot().map_err(local)?, Counter(0))?;
     let (mut pending, mut tree) = (VecDeque::new(), tip.log);
     let window = u64::from(ground.config.profile.window);
+    let mut decided: BTreeSet<IncarnationId> = local_end(ground)?.into_iter().map(|have| have.incarnation).collect();
     for seq in tip.seq.0..=loss.kept_through {
-        let Spot::Found(found, _) = remains.look(ground, evidence, Seq(seq)).await? else { return Err(changed()) };
-        tree = continued(ground, &tree, &found)?.ok_or_else(changed)?;
-        hold_back(ground, &mut pending, *found, window)?;
+        let spot = remains.look(ground, evidence, Seq(seq), None).await?;
+        let next = next(ground, evidence, &remains, &tree, (Seq(seq), &spot)).await?.ok_or_else(changed)?;
+        decided.extend(decision_in(ground, &next.found)?.map(|(incarnation, _)| incarnation));
+        tree = next.tree;
+        hold_back(ground, &mut pending, *next.found, window)?;
     }
     if tree.root().to_string() != loss.log_root {
         return Err(changed());
@@ -303,9 +340,11 @@ async fn accept(ground: &Ground, claimed: &Claimed, evidence: &Evidence, plan: P
         marks: Seq(0),
         given_up_above: Some(last),
     };
-    let end =
-        End { pending: pending.into(), may_have_lost: vec![last.next(), ALL_LATER], reason: Some(reason(&loss, word)), last, next_counter };
-    Ok((chain, end))
+    let pending = Vec::from(pending);
+    // Found in copies alone that are no part of the chain of decisions: whoever reads the log later would not look there.
+    let adrift = pending.iter().find(|found| !decided.contains(&found.manifest.position.incarnation)).map(Found::seq);
+    let (may_have_lost, reason) = (vec![last.next(), ALL_LATER], Some(reason(&loss, word)));
+    Ok((chain, End { pending, adrift, may_have_lost, reason, last, next_counter }))
 }
 
 /// The account of it that the log keeps.

@@ -2,7 +2,7 @@
 //!
 //! One verified header of any of its blocks tells which sequence an incarnation began with, since the index of a block in its incarnation
 //! has no gaps. From there on every position has its writers: the newest incarnation that had begun by then, and below its decision also
-//! those before it, of whose blocks it carried copies. Whether a block that is found continues the log is not concluded from this: its
+//! those before it, of whose blocks it carried copies; those before it everywhere as long as nothing tells that it decided. Whether a block that is found continues the log is not concluded from this: its
 //! manifest states the root of the log behind it, and that must be the one that the leaves before it give.
 
 use std::collections::BTreeSet;
@@ -34,8 +34,9 @@ pub(crate) struct Writer {
     pub(crate) subject: Subject,
     /// Sequence of its first block.
     pub(crate) first: Seq,
-    /// Sequence of its decision, if any header of it is left.
-    pub(crate) decided_at: Option<Seq>,
+    /// From here on nothing older is part of the log: the place of its decision, or as far as its copies of older blocks may reach. None
+    /// while nothing tells that it ever decided: then what it copied is as good as what was there before, and hides none of it.
+    own_from: Option<Seq>,
     /// The decision, if it can be read.
     pub(crate) decision: Option<Decision>,
     /// Sequence of its last block of which anything is visible.
@@ -162,6 +163,8 @@ impl Remains {
         let mut counters: BTreeSet<u64> = (0..=subject.window).chain(held).collect();
         counters.extend(hints.counters(ground, BlockKind::Commit, rank.1, 0));
         let (mut first, mut last, mut decided_at) = (None, 0, None);
+        // The first block that says that something of this incarnation's own was acknowledged.
+        let mut served: Option<u64> = None;
         let mut later: Vec<u64> = Vec::new();
         for counter in counters.iter().copied().take(GLIMPSES) {
             let Some((seq, kind, acked)) = glimpse(ground, evidence, rank.1, Counter(counter)).await else { continue };
@@ -173,7 +176,10 @@ impl Remains {
             first.get_or_insert(begins);
             last = last.max(counter);
             if kind == BlockKind::Decision {
-                decided_at.get_or_insert(seq);
+                decided_at.get_or_insert(counter);
+            }
+            if acked.0 >= begins {
+                served.get_or_insert(counter);
             }
             if decided_at.is_some() && counter > subject.window {
                 break;
@@ -189,13 +195,17 @@ impl Remains {
             }
         }
         let decision = match decided_at {
-            Some(at) => match evidence.judge(ground, &subject, Counter(at.0 - first), Care::Replay).await? {
+            Some(at) => match evidence.judge(ground, &subject, Counter(at), Care::Replay).await? {
                 Verdict::Readable(found) => decision_in(ground, &found)?.map(|(_, decision)| decision),
                 Verdict::Unacknowledged { .. } | Verdict::Undetermined { .. } => None,
             },
             None => None,
         };
-        Ok(Some(Writer { rank, subject, first: Seq(first), decided_at, decision, last: Seq(first + last) }))
+        // A window of copies at most comes before a decision, and none of them says that anything was acknowledged that was not before.
+        let copies = served.map_or(subject.window, |counter| counter.saturating_sub(1).min(subject.window));
+        let has_decided = decision.is_some() || served.is_some() || last > subject.window;
+        let own_from = has_decided.then(|| Seq(first + decided_at.unwrap_or(copies)));
+        Ok(Some(Writer { rank, subject, first: Seq(first), own_from, decision, last: Seq(first + last) }))
     }
 
     /// The last sequence of which anything is left, or said to have been acknowledged.
@@ -208,9 +218,9 @@ impl Remains {
         let ranks = self.writers.iter().map(|known| known.rank).chain(self.empty.iter().copied());
         let rank = ranks.into_iter().find(|rank| rank.1 == writer);
         let contradicts = |other: &&Writer| match rank {
-            Some(rank) => other.rank > rank && other.first <= seq,
+            Some(rank) => other.rank > rank && other.owns(seq),
             // Its claim is gone too.
-            None => other.first <= seq && other.last > seq,
+            None => other.owns(seq) && other.last > seq,
         };
         !self.passed.contains(&writer) && !self.writers.iter().any(|other| contradicts(&other))
     }
@@ -220,15 +230,14 @@ impl Remains {
         let mut done = false;
         self.writers.iter().rev().filter(move |writer| writer.first <= seq).take_while(move |writer| {
             let take = !done;
-            // Only what lies before its decision was there before it.
-            done |= writer.decided_at.is_none_or(|decided| seq >= decided);
+            done |= writer.owns(seq);
             take
         })
     }
 
-    /// What stands at `seq`.
-    pub(crate) async fn look(&self, ground: &Ground, evidence: &Evidence, seq: Seq) -> Result<Spot, Error> {
-        for writer in self.candidates(seq) {
+    /// What stands at `seq`, of anybody or of those `below` a rank.
+    pub(crate) async fn look(&self, ground: &Ground, evidence: &Evidence, seq: Seq, below: Option<Rank>) -> Result<Spot, Error> {
+        for writer in self.candidates(seq).filter(|writer| below.is_none_or(|below| writer.rank < below)) {
             let counter = Counter(seq.0 - writer.first.0);
             if let Verdict::Readable(found) = evidence.judge(ground, &writer.subject, counter, Care::Replay).await?
                 && found.seq() == seq
@@ -237,6 +246,13 @@ impl Remains {
             }
         }
         Ok(Spot::Gap)
+    }
+}
+
+impl Writer {
+    /// Whether nothing older is part of the log at `seq`.
+    fn owns(&self, seq: Seq) -> bool {
+        self.own_from.is_some_and(|from| seq >= from)
     }
 }
 

@@ -23,6 +23,8 @@ const AHEAD: usize = 8;
 pub(super) struct End {
     /// Blocks of the valid log that the ledger has not applied, oldest first: at most a window of them.
     pub(super) pending: Vec<Found>,
+    /// From here on they are carried over whoever holds them: they were read in copies that no decision leads to.
+    pub(super) adrift: Option<Seq>,
     /// Sequences void only because domains were declared lost.
     pub(super) may_have_lost: Vec<Seq>,
     /// The account of it for the log, when it was accepted rather than concluded.

@@ -29,7 +29,8 @@ pub(super) async fn replay(
     let from = salvaged.compacted_through + 1;
     let last = remains.last().max(marks).0;
     salvaged.last = last.max(salvaged.compacted_through);
-    let spots = stream::iter(from..=last).map(|seq| async move { (seq, remains.look(ground, evidence, Seq(seq)).await) }).buffered(AHEAD);
+    let spots =
+        stream::iter(from..=last).map(|seq| async move { (seq, remains.look(ground, evidence, Seq(seq), None).await) }).buffered(AHEAD);
     futures::pin_mut!(spots);
     while let Some((seq, spot)) = spots.next().await {
         let taken = match spot {

@@ -1,8 +1,9 @@
 //! What a list of the lost may rest on: whatever can be read counts, and the listing changes nothing.
 
 use diaspore_block::id::Seq;
+use diaspore_testkit::Tripwire;
 
-use super::loss::{RECOVER, accepted, lose, ranks, refused, saved};
+use super::loss::{RECOVER, accepted, holds_whatever_comes_back, lose, ranks, refused, saved, written};
 use super::*;
 use crate::api::{BodyStream, PutOptions};
 
@@ -59,4 +60,95 @@ async fn a_disk_that_lists_what_is_lost_keeps_its_state() {
     crash(engine);
     let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
     assert_eq!(count(&engine, &world).await, 8);
+}
+
+/// Somebody recovered, carried a window of blocks over because they were weak, and decided; then that decision goes, and with it the original of one
+/// of the blocks. What is left are copies that no decision leads to, and they count as what they are copies of.
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_is_left_in_copies_alone_is_kept_and_found_again() {
+    let mut world = World::new();
+    let old = written(&mut world, 12).await;
+    let end = applied(&world, &old).0;
+    for at in 0..3 {
+        world.wipe(at).await;
+    }
+    let given_up = MemoryMedium::new();
+    let engine = world.start(&given_up, RECOVER).await.unwrap();
+    fill(&engine, &world, 12..15).await;
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let all = saved(&world).await;
+    let writers = ranks(&world).await;
+    let window = u64::from(Profile::default().window);
+    lose(&world, 0..4, writers[1], window).await;
+    // At end - 1, as sequence 1 has counter 0.
+    lose(&world, 3..4, writers[0], end - 2).await;
+    let loss = refused(&mut world, &MemoryMedium::new()).await;
+    assert_eq!((loss.kept_through, loss.unknown.as_slice()), (end, [(end + 1, end + 1)].as_slice()), "{loss:?}");
+    let disk = MemoryMedium::new();
+    let engine = accepted(&mut world, &disk, &loss.token).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 12);
+    fill(&engine, &world, 20..21).await;
+    holds_whatever_comes_back(&mut world, engine, &disk, &given_up, &all).await;
+}
+
+/// An accepted recovery may die at any change at any provider, and its disk with it: what was to be kept is offered again, no less of it,
+/// and can be kept then.
+#[tokio::test(start_paused = true)]
+async fn whatever_step_an_accepted_recovery_dies_at_nothing_more_is_lost() {
+    let mut world = World::new();
+    written(&mut world, 12).await;
+    lose(&world, 0..4, ranks(&world).await[0], 9).await;
+    for at in 0..3 {
+        world.wipe(at).await;
+    }
+    let left = saved(&world).await;
+    let (mut died, mut offered_again) = (0, 0);
+    for step in (0..).step_by(5) {
+        world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
+        for (store, objects) in world.hostile.iter().zip(&left) {
+            for (path, bytes) in objects {
+                store.tamper(path.as_ref(), Some(bytes.clone()));
+            }
+        }
+        let first = refused(&mut world, &MemoryMedium::new()).await;
+        assert_eq!((first.kept_through, first.readable.first().map(|range| range.0)), (9, Some(11)));
+        let (tripwire, disk) = (Tripwire::default(), MemoryMedium::new());
+        world.hostile.iter().for_each(|store| store.set_tripwire(Some(tripwire.clone())));
+        tripwire.arm(step, || ());
+        let alive = tokio::select! {
+            biased;
+            () = tripwire.tripped() => None,
+            engine = accepted(&mut world, &disk, &first.token) => Some(engine.unwrap()),
+        };
+        world.hostile.iter().for_each(|store| store.set_tripwire(None));
+        let ended = alive.is_some();
+        alive.into_iter().for_each(crash);
+        world.accept_loss = None;
+        died += usize::from(!ended);
+        // Now the disk is lost as well, now it is there.
+        let disk = if step % 2 == 0 { MemoryMedium::new() } else { disk.crash() };
+        let engine = match world.start(&disk, RECOVER).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                assert!(!ended, "{error}");
+                let again = error.source.unwrap_or_else(|| panic!("no list at step {step}: {}", error.message));
+                let again = again.downcast::<crate::reconcile::loss::Loss>().unwrap();
+                assert_eq!((again.kept_through, &again.log_root), (9, &first.log_root), "dying at step {step}: {again:?}");
+                assert_eq!(again.readable.first(), first.readable.first(), "dying at step {step}: {again:?}");
+                offered_again += 1;
+                accepted(&mut world, &disk, &again.token).await.unwrap_or_else(|error| panic!("step {step}: {error}"))
+            }
+        };
+        assert_eq!(count(&engine, &world).await, 7, "dying at step {step}");
+        engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+        crash(engine);
+        let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap_or_else(|error| panic!("after step {step}: {error}"));
+        assert_eq!(count(&engine, &world).await, 7, "dying at step {step}");
+        crash(engine);
+        if ended {
+            break;
+        }
+    }
+    assert!(died > 15 && offered_again > 10, "{died} deaths, {offered_again} lists");
 }
