@@ -37,7 +37,7 @@ const PAGE: usize = 256;
 /// What the log still says, and what is known to be missing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Salvaged {
-    /// Failure domains that gave no listing of claims: what they hold is not part of this.
+    /// Failure domains that gave no listing of claims, or did not say what they hold where a hole is: that is not part of this.
     pub silent: Vec<String>,
     /// Incarnations that left anything.
     pub incarnations: u64,
@@ -161,14 +161,14 @@ impl Salvage {
         let evidence = Evidence::nothing();
         let remains = Remains::find(&ground, &book, &evidence, &hints, (None, heads_cover(&ground).await)).await?;
         ground.unjudged.check()?;
-        let marks = base::install_newest(&ground, |root| remains.admits(root.incarnation, root.covers)).await?;
+        let newest = base::install_newest(&ground, |root| remains.admits(root.incarnation, root.covers)).await?;
         let mut salvaged = Salvaged {
             silent: ground.fleet.domains().difference(&answered).map(ToString::to_string).collect(),
             incarnations: remains.writers.len() as u64,
             compacted_through: ground.ledger.snapshot().and_then(|view| view.applied_seq()).map_err(local)?.0,
             ..Salvaged::default()
         };
-        replay::replay(&ground, &evidence, &remains, marks, &mut salvaged).await?;
+        replay::replay(&ground, &evidence, &remains, newest.marks, &mut salvaged).await?;
         ground.unjudged.check()?;
         unnamed::count(&ground, &book, &hints, &mut salvaged).await?;
         Ok(Self { shared: reconcile::reader(ground, "it only rescues"), salvaged })

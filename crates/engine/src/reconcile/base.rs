@@ -188,15 +188,25 @@ async fn install_root(ground: &Ground, root: &CompactedRoot, lost: &BTreeSet<Fai
     Ok(Ok(()))
 }
 
+/// What [`install_newest`] came to.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    /// What heads witness as acknowledged.
+    pub(crate) marks: Seq,
+    /// Why a newer one than was installed cannot be read now, if domains that do not answer may have what is missing of it.
+    pub(crate) hidden: Option<String>,
+}
+
 /// Installs the newest compacted log above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
-/// a log whose decisions are gone. Gives what heads witness as acknowledged.
+/// a log whose decisions are gone.
 ///
 /// What the disk holds stays unless all of what takes its place was seen. Should that go all the same while it is read, the installation
 /// stays broken off: an empty state would look like a log of which nothing is left.
-pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Seq, Error> {
+pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Newest, Error> {
     let (announced, lost) = (heads::find(ground).await, declared_lost(ground)?);
     let held = local_end(ground)?.is_some();
     let mut begun = false;
+    let mut hidden = None;
     for head in &announced.heads {
         if !standing(ground)?.0 && head.covers <= standing(ground)?.1 {
             break;
@@ -207,15 +217,18 @@ pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRo
                     begun = true;
                     match install_root(ground, &root, &lost).await? {
                         Ok(()) => break,
-                        Err(missing) => missing.why,
+                        Err(missing) => missing,
                     }
                 }
-                Err(missing) => missing.why,
+                Err(missing) => missing,
             },
-            Ok(_) => "it is no part of what is left of the log".to_owned(),
-            Err(missing) => missing.why,
+            Ok(_) => Missing { why: "it is no part of what is left of the log".to_owned(), may_come: false },
+            Err(missing) => missing,
         };
-        tracing::warn!(covers = head.covers.0, why = missing, "a compacted log is passed over");
+        tracing::warn!(covers = head.covers.0, why = missing.why, "a compacted log is passed over");
+        if missing.may_come {
+            hidden.get_or_insert(missing.why);
+        }
     }
     if begun && standing(ground)?.0 {
         if held {
@@ -224,7 +237,7 @@ pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRo
         }
         begin_anew(ground)?;
     }
-    Ok(announced.heads.iter().map(|head| head.acked_through).max().unwrap_or_default())
+    Ok(Newest { marks: announced.heads.iter().map(|head| head.acked_through).max().unwrap_or_default(), hidden })
 }
 
 /// An empty state, for a log that is read from its first record on.

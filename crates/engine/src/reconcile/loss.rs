@@ -60,7 +60,7 @@ pub struct Loss {
     pub deletions: u64,
     /// Incarnations of which something is given up.
     pub incarnations: Vec<String>,
-    /// Failure domains that do not answer and were not declared lost.
+    /// Failure domains that were not declared lost and do not answer, or do not say what they hold where something is missing.
     pub silent: Vec<String>,
     /// Failure domains that were declared lost.
     pub declared: Vec<String>,
@@ -133,9 +133,14 @@ async fn assess(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Resu
     let covered = announced.heads.first().map(|head| head.covers).unwrap_or_default();
     let remains = Remains::find(ground, &claimed.book, evidence, &hints, (Some(claimed.rank), covered)).await?;
     ground.unjudged.check()?;
-    let marks = base::install_newest(ground, |root| remains.admits(root.incarnation, root.covers)).await?;
+    let newest = base::install_newest(ground, |root| remains.admits(root.incarnation, root.covers)).await?;
+    if let Some(why) = newest.hidden {
+        let message = format!("a compacted log cannot be read now: {why}; bring silent domains back, or declare them lost");
+        return Err(Error::new(ErrorKind::DataUnavailable, message));
+    }
+    let mut silent = BTreeSet::new();
     let mut walk = Walk::begin(ground, claimed)?;
-    let last = remains.last().max(marks).max(Seq(walk.loss.kept_through));
+    let last = remains.last().max(newest.marks).max(Seq(walk.loss.kept_through));
     walk.loss.known_through = last.0;
     for seq in walk.loss.kept_through + 1..=last.0 {
         let spot = remains.look(ground, evidence, Seq(seq), None).await?;
@@ -144,15 +149,18 @@ async fn assess(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Resu
         match (next, spot) {
             (Some(next), _) => walk.keep(ground, &claimed.book, next)?,
             (None, Spot::Found(found, _)) => walk.leave(ground, &found)?,
-            (None, Spot::Gap) => {
+            (None, Spot::Gap(waiting)) => {
                 walk.ended = true;
+                silent.extend(waiting);
                 note(&mut walk.loss.unknown, seq);
             }
         }
     }
     let Walk { mut loss, ruling, blobs, tree, .. } = walk;
+    // Whoever took no claim is silent, and whoever took it and did not say what it holds of what is missing.
     let missing = ground.fleet.domains().into_iter().filter(|domain| !claimed.acknowledged.contains(domain));
-    let (declared, silent): (Vec<_>, Vec<_>) = missing.partition(|domain| evidence.lost.contains(domain));
+    let (declared, unexplained): (Vec<_>, Vec<_>) = missing.partition(|domain| evidence.lost.contains(domain));
+    silent.extend(unexplained);
     loss.declared = declared.iter().map(ToString::to_string).collect();
     loss.silent = silent.iter().map(ToString::to_string).collect();
     (loss.log_size, loss.log_root) = (tree.size(), tree.root().to_string());

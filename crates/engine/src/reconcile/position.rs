@@ -147,6 +147,8 @@ pub(crate) enum Verdict {
         on_word: bool,
         /// Highest mark among what was seen.
         acked_through: Seq,
+        /// Configured domains that were not declared lost and did not say what they hold, if it could be enough.
+        silent: BTreeSet<FailureDomain>,
     },
     /// Neither; what would help.
     Undetermined {
@@ -154,6 +156,8 @@ pub(crate) enum Verdict {
         visible: bool,
         /// For the operator.
         why: String,
+        /// As above.
+        silent: BTreeSet<FailureDomain>,
     },
 }
 
@@ -198,6 +202,7 @@ impl Evidence {
         let mut doubts = Vec::new();
         let (mut visible, mut provable, mut provable_on_word) = (false, true, true);
         let mut acked_through = Seq(0);
+        let (configured, mut waiting) = (ground.fleet.domains(), BTreeSet::new());
         // Who is silent keeps nobody waiting four times. A replay finds nearly everything under the first attempt.
         let (first, others) = Attempt::all().partition::<Vec<_>, _>(|attempt| care == Care::Tail || *attempt == Attempt(0));
         for attempts in [first, others] {
@@ -222,12 +227,16 @@ impl Evidence {
                     acked_through = acked_through.max(sighting.header.manifest().log.acked_through);
                 }
                 let silent = subject.silent(ground, &survey);
+                let unexplained = || silent.iter().copied().filter(|domain| !self.lost.contains(*domain));
                 let counted = Count {
                     seen: survey.domains().len(),
                     silent: silent.len(),
-                    unexplained: silent.iter().filter(|domain| !self.lost.contains(**domain)).count(),
+                    unexplained: unexplained().count(),
                     k: usize::from(k),
                 };
+                if counted.may_be_readable() {
+                    waiting.extend(unexplained().filter(|domain| configured.contains(*domain)).cloned());
+                }
                 provable &= counted.is_unacknowledged();
                 provable_on_word &= counted.is_unacknowledged_on_word(!self.lost.is_empty());
                 if !counted.is_unacknowledged() {
@@ -240,14 +249,14 @@ impl Evidence {
             return Ok(Verdict::Readable(Box::new(found)));
         }
         if provable || provable_on_word {
-            return Ok(Verdict::Unacknowledged { visible, on_word: !provable, acked_through });
+            return Ok(Verdict::Unacknowledged { visible, on_word: !provable, acked_through, silent: waiting });
         }
         let why = format!(
             "block {counter} of incarnation {} may have been acknowledged: {}; bring a silent domain back, or declare lost ones with recover",
             subject.incarnation,
             doubts.first().map_or("", String::as_str)
         );
-        Ok(Verdict::Undetermined { visible, why })
+        Ok(Verdict::Undetermined { visible, why, silent: waiting })
     }
 }
 
@@ -283,6 +292,11 @@ impl Count {
     /// Rule B: even if every silent domain holds a shard and one more hides its own, k + 1 were never acknowledged.
     fn is_unacknowledged(self) -> bool {
         self.seen + self.silent < self.k
+    }
+
+    /// Whether whoever is silent, without having been declared lost, may hold what is missing to read it.
+    fn may_be_readable(self) -> bool {
+        self.seen + self.unexplained >= self.k
     }
 
     /// With domains declared lost: v + max(u, 1) <= k.

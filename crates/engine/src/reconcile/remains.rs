@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use diaspore_block::id::{Attempt, Counter, IncarnationId, Seq};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::Decision;
-use diaspore_policy::ProviderId;
+use diaspore_policy::{FailureDomain, ProviderId};
 
 use super::chain::{decided_subject, decision_in, subject};
 use super::position::{Care, Evidence, Found, Subject, Verdict};
@@ -48,8 +48,8 @@ pub(crate) struct Writer {
 pub(crate) enum Spot {
     /// A block that can be read, and whose it is.
     Found(Box<Found>, Rank),
-    /// Nothing that can be read.
-    Gap,
+    /// Nothing that can be read, and who did not say what they hold of it, of those that may have enough.
+    Gap(BTreeSet<FailureDomain>),
 }
 
 /// Names of objects that listings show, by their first 8 bytes, with their lengths. A hint about where to look, no more.
@@ -237,15 +237,16 @@ impl Remains {
 
     /// What stands at `seq`, of anybody or of those `below` a rank.
     pub(crate) async fn look(&self, ground: &Ground, evidence: &Evidence, seq: Seq, below: Option<Rank>) -> Result<Spot, Error> {
+        let mut waiting = BTreeSet::new();
         for writer in self.candidates(seq).filter(|writer| below.is_none_or(|below| writer.rank < below)) {
             let counter = Counter(seq.0 - writer.first.0);
-            if let Verdict::Readable(found) = evidence.judge(ground, &writer.subject, counter, Care::Replay).await?
-                && found.seq() == seq
-            {
-                return Ok(Spot::Found(found, writer.rank));
+            match evidence.judge(ground, &writer.subject, counter, Care::Replay).await? {
+                Verdict::Readable(found) if found.seq() == seq => return Ok(Spot::Found(found, writer.rank)),
+                Verdict::Readable(_) => (),
+                Verdict::Unacknowledged { silent, .. } | Verdict::Undetermined { silent, .. } => waiting.extend(silent),
             }
         }
-        Ok(Spot::Gap)
+        Ok(Spot::Gap(waiting))
     }
 }
 

@@ -199,7 +199,7 @@ async fn find_end(
                 }
                 true
             }
-            Verdict::Unacknowledged { visible, on_word, acked_through } => {
+            Verdict::Unacknowledged { visible, on_word, acked_through, .. } => {
                 *marks = (*marks).max(acked_through);
                 end.get_or_insert(counter);
                 if on_word && blank < window {
@@ -207,7 +207,7 @@ async fn find_end(
                 }
                 visible
             }
-            Verdict::Undetermined { visible, why } => {
+            Verdict::Undetermined { visible, why, .. } => {
                 if end.is_none() {
                     return Ok(Err(why));
                 }

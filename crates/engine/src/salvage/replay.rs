@@ -27,6 +27,7 @@ pub(super) async fn replay(
     salvaged: &mut Salvaged,
 ) -> Result<(), Error> {
     let from = salvaged.compacted_through + 1;
+    let mut silent: BTreeSet<String> = std::mem::take(&mut salvaged.silent).into_iter().collect();
     let last = remains.last().max(marks).0;
     salvaged.last = last.max(salvaged.compacted_through);
     let spots =
@@ -38,7 +39,10 @@ pub(super) async fn replay(
                 let follows = salvaged.holes.is_empty() && follow(ground, &found)?;
                 follows || take_up(ground, &found, salvaged)?
             }
-            Ok(Spot::Gap) => false,
+            Ok(Spot::Gap(waiting)) => {
+                silent.extend(waiting.iter().map(ToString::to_string));
+                false
+            }
             Err(error) => {
                 ground.unjudged.check()?;
                 tracing::warn!(seq, %error, "a position of the log is passed over");
@@ -51,6 +55,7 @@ pub(super) async fn replay(
             salvaged.hole(seq);
         }
     }
+    salvaged.silent = silent.into_iter().collect();
     cpu(|| ground.ledger.flush_view()).map_err(local)
 }
 

@@ -152,3 +152,30 @@ async fn whatever_step_an_accepted_recovery_dies_at_nothing_more_is_lost() {
     }
     assert!(died > 15 && offered_again > 10, "{died} deaths, {offered_again} lists");
 }
+
+/// It takes claims and lists, and gives nothing: what is missing may be there, so nothing is given up before it answers or is declared lost.
+#[tokio::test(start_paused = true)]
+async fn who_takes_claims_and_gives_nothing_is_silent() {
+    let mut world = World::new();
+    let disk = written(&mut world, 12).await;
+    let engine = world.start(&disk.snapshot(), Mode::Start).await.unwrap();
+    fill(&engine, &world, 12..14).await;
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    // Position 6 of the first life is left at three, one of which fails every read.
+    lose(&world, 0..3, ranks(&world).await[0], 5).await;
+    world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
+    for (store, objects) in world.hostile.iter().zip(saved(&world).await) {
+        for (path, bytes) in objects {
+            store.tamper(path.as_ref(), Some(bytes));
+        }
+    }
+    world.hostile[3].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get])));
+    let loss = refused(&mut world, &MemoryMedium::new()).await;
+    assert_eq!((loss.kept_through, loss.silent.len()), (5, 1), "{loss:?}");
+    let not_yet = accepted(&mut world, &MemoryMedium::new(), &loss.token).await.unwrap_err();
+    assert!(not_yet.message.contains("do not answer"), "{not_yet}");
+    world.hostile[3].set_faults(FaultPlan::honest());
+    let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 14);
+}
