@@ -1,8 +1,8 @@
 //! Forgetting old claims (PROTOCOL rule 5): each start leaves one, and nobody would ever remove them.
 //!
 //! Whoever deletes one has a settled decision of its own and stands above all it deletes, and what it keeps is more than anybody asks
-//! for: the highest claims fence older writers off, and recovery reads those between the present and the newest decision. The claims of
-//! older incarnations of the chain only speed recovery up: their blocks are below a decision, where nothing can be declared void.
+//! for: the highest claims fence older writers off, and recovery reads those between the present and the newest decision. What came before
+//! is found by the decisions, each of which names its predecessor: below one nothing can be declared void, so that no claim is asked for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -228,12 +228,8 @@ impl Evidence {
                 }
                 let silent = subject.silent(ground, &survey);
                 let unexplained = || silent.iter().copied().filter(|domain| !self.lost.contains(*domain));
-                let counted = Count {
-                    seen: survey.domains().len(),
-                    silent: silent.len(),
-                    unexplained: unexplained().count(),
-                    k: usize::from(k),
-                };
+                let counted =
+                    Count { seen: survey.domains().len(), silent: silent.len(), unexplained: unexplained().count(), k: usize::from(k) };
                 if counted.may_be_readable() {
                     waiting.extend(unexplained().filter(|domain| configured.contains(*domain)).cloned());
                 }

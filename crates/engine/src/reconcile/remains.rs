@@ -123,7 +123,7 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Looks at every incarnation that `book` knows, except `own`. Look from counter 0 and from where `covered` ends in each.
+    /// Looks at every incarnation that `book` knows and those that decisions lead to, which it knows from then on, except `own`. Look from counter 0 and from where `covered` ends in each.
     pub(crate) async fn find(
         ground: &Ground,
         book: &ClaimBook,
@@ -132,17 +132,31 @@ impl Remains {
         (own, covered): (Option<Rank>, Seq),
     ) -> Result<Self, Error> {
         let mut remains = Self::default();
-        for rank in book.ranks().into_iter().filter(|rank| own != Some(*rank)) {
-            let known = subject(ground, book, rank).await;
-            let subject = match known {
-                Some(subject) => subject,
-                None => decided_subject(ground, book, rank).await,
-            };
-            match remains.writer(ground, evidence, hints, (rank, subject), covered).await? {
-                Some(writer) => remains.writers.push(writer),
-                None => remains.empty.push(rank),
+        let mut looked: BTreeSet<Rank> = own.into_iter().collect();
+        loop {
+            let ranks: Vec<Rank> = book.ranks().into_iter().filter(|rank| looked.insert(*rank)).collect();
+            if ranks.is_empty() {
+                break;
+            }
+            for rank in ranks {
+                let known = subject(ground, book, rank).await;
+                let subject = match known {
+                    Some(subject) => subject,
+                    None => decided_subject(ground, book, rank).await,
+                };
+                match remains.writer(ground, evidence, hints, (rank, subject), covered).await? {
+                    Some(writer) => {
+                        // Claims are pruned, and those that stay name a limited number: the decisions lead on to all others.
+                        if let Some((incarnation, epoch)) = writer.decision.as_ref().and_then(|decision| decision.predecessor) {
+                            book.learn((epoch, incarnation));
+                        }
+                        remains.writers.push(writer);
+                    }
+                    None => remains.empty.push(rank),
+                }
             }
         }
+        remains.writers.sort_unstable_by_key(|writer| writer.rank);
         // What a later decision passed over never was part of the log.
         let decisions = remains.writers.iter().filter_map(|writer| writer.decision.as_ref());
         remains.passed = decisions.flat_map(|decision| decision.passed_over.clone()).collect();

@@ -1,11 +1,15 @@
 //! What a list of the lost may rest on: whatever can be read counts, and the listing changes nothing.
 
 use diaspore_block::id::Seq;
+use diaspore_block::name::Names;
 use diaspore_testkit::Tripwire;
 
-use super::loss::{RECOVER, accepted, holds_whatever_comes_back, lose, ranks, refused, saved, written};
+use super::loss::{RECOVER, accepted, holds_whatever_comes_back, lose, onlooker, ranks, refused, saved, written};
 use super::*;
 use crate::api::{BodyStream, PutOptions};
+use crate::claim::ClaimBook;
+use crate::reconcile::position::Evidence;
+use crate::reconcile::remains::{Hints, Remains, Spot};
 
 fn ledger_on(world: &World, disk: &MemoryMedium) -> Ledger {
     Ledger::open(disk.clone(), &world.keys.ledger, OpenMode::ReadWrite, Box::new(StdRng::seed_from_u64(5))).unwrap()
@@ -178,4 +182,34 @@ async fn who_takes_claims_and_gives_nothing_is_silent() {
     world.hostile[3].set_faults(FaultPlan::honest());
     let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
     assert_eq!(count(&engine, &world).await, 14);
+}
+
+/// Claims are pruned, and those that are left name a limited number of others: the decisions lead back to the beginning.
+#[tokio::test(start_paused = true)]
+async fn incarnations_without_a_claim_are_found_by_the_decisions() {
+    let (mut world, mut disk) = (World::new(), MemoryMedium::new());
+    for life in 0..4 {
+        let engine = world.start(&disk, Mode::Start).await.unwrap();
+        fill(&engine, &world, 2 * life..2 * life + 2).await;
+        engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+        disk = disk.snapshot();
+        crash(engine);
+    }
+    let (all, ground) = (ranks(&world).await, onlooker(&world));
+    for (at, store) in world.stores.iter().enumerate() {
+        for rank in &all {
+            let name = Names::new(&world.keys.name).claim(&format!("p{at}"), rank.1, rank.0);
+            store.delete(&name.as_str().into()).await.unwrap();
+        }
+    }
+    let book = ClaimBook::default();
+    book.learn(*all.last().unwrap());
+    let (hints, evidence) = (Hints::gather(&ground).await, Evidence::nothing());
+    let remains = Remains::find(&ground, &book, &evidence, &hints, (None, Seq(0))).await.unwrap();
+    assert_eq!(remains.writers.iter().map(|writer| writer.rank).collect::<Vec<_>>(), all);
+    assert_eq!(book.ranks(), all);
+    for seq in 1..=remains.last().0 {
+        let spot = remains.look(&ground, &evidence, Seq(seq), None).await.unwrap();
+        assert!(matches!(spot, Spot::Found(..)), "{seq}: {spot:?}");
+    }
 }
