@@ -17,6 +17,7 @@ mod cli_service;
 mod clouds;
 mod histories;
 mod kill;
+mod leaving;
 mod localstack;
 mod outage;
 mod program;

@@ -367,7 +367,7 @@ impl Choice {
     fn of(shared: &Shared, view: &Snapshot, marks: &Marks, bounds: Bounds) -> Result<Self, Error> {
         let mut choice = Self::default();
         choice.report.unreadable_buckets = marks.unreadable.len() as u64;
-        let log = LogNeeds(checkpoint::needed(shared)?);
+        let log = LogNeeds::of_collection(shared)?;
         let prices: Vec<&Price> = shared.fleet.providers().iter().map(|spec| &spec.price).collect();
         let price = choose::mean(&prices);
         let providers = prices.len() as u64;
@@ -429,17 +429,32 @@ fn measured(entry: &BlockEntry, marks: &Marks) -> Block {
 }
 
 /// What the log itself needs, beside all blobs: commit blocks that a start or a recovery would replay, and the compacted logs that it keeps.
-struct LogNeeds(checkpoint::Needed);
+pub(crate) struct LogNeeds(checkpoint::Needed);
 
 impl LogNeeds {
+    /// As a collection sees it: every decision stays. They are small, and as long as they are there a log whose commit blocks are full of small
+    /// blobs can be followed from its beginning.
+    fn of_collection(shared: &Shared) -> Result<Self, Error> {
+        checkpoint::needed(shared).map(Self)
+    }
+
+    /// The least, when an account is left and there is no other place: of the decisions that compacted logs stand for, the newest says in
+    /// which incarnation the older of them stands, and no walk back from the present goes further.
+    pub(crate) fn at_least(shared: &Shared) -> Result<Self, Error> {
+        let mut needed = checkpoint::needed(shared)?;
+        if let Some(newest) = needed.decisions.range(..=needed.floor).next_back().copied() {
+            needed.decisions = needed.decisions.split_off(&newest);
+        }
+        Ok(Self(needed))
+    }
+
     /// Why a block may go once nothing alive is in it; `None` if the log needs it.
-    fn reason(&self, entry: &BlockEntry) -> Option<CondemnReason> {
+    pub(crate) fn reason(&self, entry: &BlockEntry) -> Option<CondemnReason> {
         match entry.facts.kind {
             BlockKind::Bulk => Some(CondemnReason::Dead),
             // A decision says who rules, and a start without a compacted log looks for it, also where it was carried over.
-            BlockKind::Commit if self.0.decisions.contains(&entry.seq) => None,
-            BlockKind::Commit => (entry.seq <= self.0.floor).then_some(CondemnReason::Covered),
-            BlockKind::Decision => None,
+            BlockKind::Commit | BlockKind::Decision if self.0.decisions.contains(&entry.seq) => None,
+            BlockKind::Commit | BlockKind::Decision => (entry.seq <= self.0.floor).then_some(CondemnReason::Covered),
             BlockKind::Compacted => (!self.0.blocks.contains(&entry.facts.id)).then_some(CondemnReason::Outdated),
         }
     }

@@ -50,6 +50,11 @@ impl Layout {
         (answering < needed).then_some((answering, self.members.len(), needed))
     }
 
+    /// Whether a block of this layout has more shards than there are domains for, now and for good.
+    pub(crate) fn is_too_wide(&self, ground: &Ground) -> bool {
+        self.members.intersection(&usable(ground)).count() < usize::from(self.geometry.n())
+    }
+
     /// Refuses with the arithmetic when the healthy domains cannot acknowledge a block.
     pub(crate) fn check(&self, ground: &Ground) -> Result<(), Error> {
         let Some((answering, of, needed)) = self.shortfall(&healthy(ground)) else { return Ok(()) };

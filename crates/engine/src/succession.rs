@@ -177,18 +177,12 @@ fn wish(current: &Shared) -> Option<Wish> {
     let Some(layout) = &current.layout else { return Some(Wish::Decide) };
     match current.stage.get() {
         Stage::Active if !layout.is_served_by(&up) => Some(Wish::StepDown),
-        Stage::Active if too_wide(current, layout) && !too_wide(current, &possible) => Some(Wish::Narrow),
+        Stage::Active if layout.is_too_wide(current) && !possible.is_too_wide(current) => Some(Wish::Narrow),
         Stage::Active if possible.full && possible.geometry.n() > layout.geometry.n() => Some(Wish::StepUp),
         // A succession that failed has left it so.
         Stage::ReadOnly(_) if *current.closing.borrow() => Some(Wish::Decide),
         _ => None,
     }
-}
-
-/// Whether a block of this layout has more shards than there are domains for, now and for good.
-fn too_wide(current: &Shared, layout: &Layout) -> bool {
-    let usable = layout::usable(current);
-    layout.members.intersection(&usable).count() < usize::from(layout.geometry.n())
 }
 
 /// Puts a successor in place; false when it could not decide, so that another is needed.

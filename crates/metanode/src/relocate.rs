@@ -37,7 +37,7 @@ pub(crate) async fn evacuate(global: &Global, flags: &Evacuate) -> Outcome {
     }
     Err(Failure::new(Exit::Unavailable, format!("{} blocks still have a shard at {}", grouped(done.remaining), done.provider))
         .hint("run the same command again: it goes on where it ended")
-        .hint("blocks of the log that no free domain can take go when two compacted logs stand for them, and a collection has run"))
+        .hint("blocks of the log that no free domain can take go when two checkpoints stand for them; it makes those once everything is settled"))
 }
 
 /// `rebalance`.
@@ -102,7 +102,7 @@ fn plan_text(plan: &Evacuated) -> String {
     ];
     if plan.crowded > 0 {
         lines.push(format!(
-            "No Free Domain: {} blocks have a shard on each of the {} others; {} hold data and are written anew in a narrower layout, {} belong to the log and wait",
+            "No Free Domain: {} blocks have a shard on each of the {} others; {} hold data and are written anew in a narrower layout, {} belong to the log and go when new checkpoints stand for them",
             grouped(plan.crowded),
             plan.domains,
             grouped(plan.crowded - plan.crowded_log),

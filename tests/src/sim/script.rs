@@ -126,8 +126,8 @@ impl Script {
             self.faults();
             match self.rng.random_range(0..100) {
                 0..64 => self.batch(&caller).await?,
-                64..69 => Box::pin(self.collect(&caller)).await?,
-                69..70 => Box::pin(self.leave(&caller)).await?,
+                64..68 => Box::pin(self.collect(&caller)).await?,
+                68..70 => Box::pin(self.leave(&caller)).await?,
                 70..80 => self.restart(step).await?,
                 80..86 => self.listing(&caller).await?,
                 86..92 => {

@@ -11,8 +11,9 @@ use diaspore_block::compacted::{self, BlockRef, CompactedRoot, PartInfo, RowKey}
 use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Attempt, BlockId, Counter, Hash32, Seq};
 use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
-use diaspore_block::record::{BulkAdded, LogCompacted, PartsAdded, Private};
+use diaspore_block::record::{BulkAdded, LogCompacted, PartsAdded, Private, ProviderMode};
 use diaspore_ledger::Snapshot;
+use diaspore_policy::ProviderId;
 
 use super::{CheckpointReport, heads, read, reference_of};
 use crate::api::{Class, Error, ErrorKind};
@@ -131,7 +132,7 @@ impl Writer<'_> {
                 Ok((part, content))
             })
             .map_err(local)?;
-            let unchanged = known.iter().find(|old| old.content == content);
+            let unchanged = known.iter().find(|old| old.content == content && stays(self.shared, frozen, &old.block));
             let info = match unchanged {
                 Some(old) => PartInfo { first, ..old.clone() },
                 None => self.part(first, part.rows, &part.plain, content).await?,
@@ -185,6 +186,18 @@ impl Writer<'_> {
         self.name().await?;
         Ok(self.named)
     }
+}
+
+/// Whether a part may stay where it is. One with a shard at an account that is being left or gone, and with more shards than there are
+/// domains without it, is written anew: it would tie every later compacted log to that account.
+fn stays(shared: &Shared, frozen: &Snapshot, part: &BlockRef) -> bool {
+    let leaves = |name: &str| {
+        let mode = ProviderId::new(name).map(|id| shared.modes.of(&id));
+        mode.is_ok_and(|mode| matches!(mode, ProviderMode::Draining | ProviderMode::Dead))
+    };
+    let fits = || usize::from(part.geometry.n()) <= layout::usable(shared).len();
+    let entry = frozen.block(part.block).ok().flatten();
+    entry.is_some_and(|entry| fits() || !entry.facts.placements.iter().any(|place| leaves(&place.provider)))
 }
 
 /// Seals, codes and scatters one block of a compacted log.

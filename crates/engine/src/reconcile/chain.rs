@@ -226,6 +226,10 @@ async fn walk_back(
             if let Some(local) = local.filter(|local| local.incarnation == predecessor) {
                 return Ok(Ok(join_local(ground, book, chain, local, first, (epoch, decision.last_valid)).await?));
             }
+            // Whoever wrote before that ended before it, so this needs none of the older decisions, which may have gone with an account.
+            if let Some(local) = local.filter(|local| local.seq > decision.last_valid) {
+                return Err(not_on_chain(local));
+            }
             let complete = first.0 <= have.0 + 1;
             let last_valid = decision.last_valid;
             // A decision that was carried over need not be readable where it was first written. Its word on where its predecessor

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diaspore_block::id::{BlockId, PrincipalId};
-use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{ProviderEvacuated, ProviderMode};
 use diaspore_ledger::BlockEntry;
 use diaspore_policy::{FailureDomain, Price, ProviderId};
@@ -15,8 +14,9 @@ use tokio::time::Instant;
 
 use super::mover::{self, Placed, Stay, each_block, shard_at};
 use crate::api::{Error, ErrorKind};
+use crate::checkpoint;
 use crate::coded::address_of;
-use crate::collect::{self, Cost};
+use crate::collect::{self, Cost, LogNeeds};
 use crate::commit::{CommitRequest, NewRecord};
 use crate::layout;
 use crate::modes;
@@ -32,6 +32,11 @@ const PASSES: usize = 5;
 const BUSY_PASSES: usize = 30;
 /// Pause before another pass.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Compacted logs made so that blocks of the log without another place may go: two that stand for them, and one more until which an
+/// older one is remembered.
+const COMPACTIONS: usize = 3;
+/// Longest wait for one of them.
+const COMPACTED_WITHIN: Duration = Duration::from_mins(10);
 /// Longest wait for what is unsettled.
 const SETTLES_WITHIN: Duration = Duration::from_mins(2);
 /// Longest wait for a record.
@@ -65,7 +70,7 @@ pub struct Evacuated {
     pub domains: u64,
     /// Blocks with a shard on every one of those: they have to be written anew, narrower.
     pub crowded: u64,
-    /// Of these, blocks of the log, which keep their layout until compacted logs stand for them.
+    /// Of these, blocks that the log needs, which keep their layout until compacted logs stand for them.
     pub crowded_log: u64,
     /// Shards that lie elsewhere now.
     pub moved_shards: u64,
@@ -104,7 +109,7 @@ pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Res
     shared.settlement.hurry();
     let _all = shared.settlement.wait_all(SETTLES_WITHIN).await;
     // Passes in a row that changed nothing.
-    let mut vain = 0;
+    let (mut vain, mut compactions) = (0, 0);
     loop {
         let before = report.remaining;
         let (crowded, busy) = Box::pin(one_pass(shared, &provider, asked.dead, &mut report)).await?;
@@ -112,9 +117,21 @@ pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Res
             report.rewritten += Box::pin(collect::rewrite(shared, &crowded)).await?;
         }
         report.remaining = remaining(shared, &provider)?;
+        if report.remaining == 0 {
+            break;
+        }
         vain = if report.remaining < before { 0 } else { vain + 1 };
-        // What repair works on goes as fast as repair may.
-        if report.remaining == report.crowded_log || vain >= if busy > 0 { BUSY_PASSES } else { PASSES } {
+        // In a layout that is about to be superseded it would be in vain.
+        let lasting = shared.layout.as_ref().is_some_and(|layout| !layout.is_too_wide(shared));
+        if report.crowded_log > 0 && lasting && compactions < COMPACTIONS {
+            (vain, compactions) = (0, compactions + 1);
+            let made = tokio::time::timeout(COMPACTED_WITHIN, Box::pin(checkpoint::make(shared))).await;
+            if !matches!(made, Ok(Ok(_))) {
+                tracing::info!(%provider, ?made, "blocks of the log stay: no compacted log could be made to stand for them");
+                break;
+            }
+        } else if (lasting && report.remaining == report.crowded_log) || vain >= if busy > 0 { BUSY_PASSES } else { PASSES } {
+            // What repair works on goes as fast as repair may.
             break;
         }
         tokio::time::sleep(PAUSE).await;
@@ -142,6 +159,7 @@ fn plan(shared: &Shared, provider: &ProviderId, domain: &FailureDomain, dead: bo
     let prices: Vec<&Price> = shared.fleet.providers().iter().filter(|spec| spec.id != *provider).map(|spec| &spec.price).collect();
     let others = collect::mean(&prices);
     let silent = dead || shared.fleet.health(provider).is_some_and(|health| health.state == HealthState::Down);
+    let needs = LogNeeds::at_least(shared)?;
     for entry in at(shared, provider)? {
         let facts = &entry.facts;
         let bytes = diaspore_block::geometry::object_len(facts.shard_len).unwrap_or_default() as u64;
@@ -149,7 +167,7 @@ fn plan(shared: &Shared, provider: &ProviderId, domain: &FailureDomain, dead: bo
         report.bytes += bytes;
         if usize::from(facts.geometry.n()) > domains.len() {
             report.crowded += 1;
-            report.crowded_log += u64::from(facts.kind != BlockKind::Bulk);
+            report.crowded_log += u64::from(needs.reason(&entry).is_none());
         }
         let k = u64::from(facts.geometry.k());
         let read = if silent {
@@ -180,18 +198,36 @@ fn at(shared: &Shared, provider: &ProviderId) -> Result<Vec<BlockEntry>, Error> 
     Ok(found)
 }
 
-/// Moves what can be moved. Gives the bulk blocks for which no domain is free, and how many blocks others worked on.
+/// What ties a block without another place to where it is.
+#[derive(Debug, Clone, Copy)]
+enum Tie {
+    /// Data that a narrower block can hold as well.
+    Data,
+    /// The log needs this very block, and there will be no domain for it.
+    Log,
+    /// Somebody works on it, or a domain is down.
+    Passing,
+}
+
+/// Moves what can be moved. Gives the blocks for which no domain is free and that the log does not need, and how many blocks others worked on.
 async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, report: &mut Evacuated) -> Result<(Vec<BlockId>, u64), Error> {
     let keep_old = if dead { BTreeSet::from([provider.clone()]) } else { BTreeSet::new() };
     let blocks: Vec<BlockId> = at(shared, provider)?.into_iter().map(|entry| entry.facts.id).collect();
     let (mut crowded, mut busy) = (Vec::new(), 0);
     let mut placed: Vec<Placed> = Vec::new();
+    let (needs, usable) = (LogNeeds::at_least(shared)?, layout::usable(shared).len());
+    report.crowded_log = 0;
     let mut moves = stream::iter(blocks)
         .map(async |block| {
             let entry = shared.ledger.snapshot().and_then(|view| view.block(block)).map_err(local)?;
-            let Some(entry) = entry else { return Ok((block, BlockKind::Bulk, Err(Stay::Busy))) };
+            let Some(entry) = entry else { return Ok((block, Tie::Passing, Err(Stay::Busy))) };
             let outcome = Box::pin(mover::place(shared, &entry, provider, None, dead)).await;
-            Ok::<_, Error>((block, entry.facts.kind, outcome))
+            let tie = match needs.reason(&entry) {
+                Some(_) => Tie::Data,
+                None if usize::from(entry.facts.geometry.n()) > usable => Tie::Log,
+                None => Tie::Passing,
+            };
+            Ok::<_, Error>((block, tie, outcome))
         })
         .buffered(AT_ONCE);
     while let Some(outcome) = moves.next().await {
@@ -201,7 +237,8 @@ async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, repor
                 report.moved_bytes += one.bytes;
                 placed.push(one);
             }
-            (block, BlockKind::Bulk, Err(Stay::NoPlace)) => crowded.push(block),
+            (block, Tie::Data, Err(Stay::NoPlace)) => crowded.push(block),
+            (_, Tie::Log, Err(Stay::NoPlace)) => report.crowded_log += 1,
             (_, _, Err(Stay::Busy)) => busy += 1,
             (_, _, Err(_)) => (),
         }

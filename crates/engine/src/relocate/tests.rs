@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diaspore_block::name::Names;
 use diaspore_block::record::ProviderMode;
 use diaspore_policy::ProviderId;
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
@@ -39,6 +40,17 @@ impl Fixture {
         for (index, data) in blobs.iter().enumerate() {
             self.forget();
             assert!(self.read(format!("{index}").as_bytes()).await.unwrap() == *data, "{index}");
+        }
+    }
+
+    /// No account announces the newest compacted log any more.
+    fn lose_newest_heads(&self) {
+        let (shared, names) = (self.engine.shared(), Names::new(&self.keys.name));
+        let view = shared.ledger.snapshot().unwrap();
+        let newest = view.compactions().unwrap().pop().unwrap().compacted.root;
+        let root = view.block(newest).unwrap().unwrap().facts;
+        for store in &self.stores {
+            store.tamper(names.head(store.name(), root.incarnation, root.counter).as_str(), None);
         }
     }
 
@@ -191,7 +203,8 @@ async fn leaving_goes_on_after_a_crash() {
     fx.check(&blobs).await;
 }
 
-/// As many domains as shards: without one of them there is no place. Data is written anew as any k of fewer; the log's blocks wait for compacted logs.
+/// As many domains as shards: without one of them there is no place. Data is written anew as any k of fewer, compacted logs are made until the
+/// log needs none of its wider blocks, decisions among them, and those go.
 #[tokio::test(start_paused = true)]
 async fn without_a_free_domain_blocks_are_written_anew_narrower() {
     let (fx, blobs) = Fixture::filled(5).await;
@@ -200,9 +213,39 @@ async fn without_a_free_domain_blocks_are_written_anew_narrower() {
     // The service takes up a layout for four meanwhile; the errand goes on in the incarnation that follows.
     assert!(report.domains == 4 && report.crowded >= blocks, "{report:?}");
     assert_eq!((fx.engine.status().k, fx.engine.status().n), (2, 4));
-    assert!(report.crowded_log > 0 && report.remaining == report.crowded_log, "no blob's data is left there: {report:?}");
-    assert!(!report.certified);
-    assert_eq!(report.remaining, report.crowded_log + fx.at("p0") - report.crowded_log);
+    assert!(report.certified && report.remaining == 0 && report.crowded_log == 0, "{report:?}");
+    assert_eq!((fx.at("p0"), fx.shards(0), report.left), (0, 0, report.control));
+    fx.check(&blobs).await;
+    // It is not missed, neither at a start nor when the disk is lost.
+    fx.settle().await;
+    fx.stores[0].lose_everything();
+    fx.stores[0].set_faults(FaultPlan::down());
+    let fx = fx.restart().await;
+    fx.check(&blobs).await;
+    let fx = fx.recover().await;
+    fx.check(&blobs).await;
+}
+
+/// The service was restarted often, wide each time, and had compacted its log before: none of that ties it to the account.
+#[tokio::test(start_paused = true)]
+async fn decisions_and_compacted_logs_of_wider_days_do_not_hold_an_account() {
+    let (mut fx, blobs) = Fixture::filled(5).await;
+    for round in 0..4_u64 {
+        fx.put(format!("more {round}").as_bytes(), &random(3000, 70 + round)).await.unwrap();
+        fx.settle().await;
+        fx.engine.checkpoint_log().await.unwrap();
+        fx = fx.restart().await;
+    }
+    fx.settle().await;
+    let decisions = fx.engine.shared().ledger.snapshot().unwrap().chain().unwrap().len();
+    assert!(decisions >= 5);
+    let report = fx.evacuate(leave("p1")).await;
+    assert!(report.certified, "{report:?}");
+    assert_eq!((fx.at("p1"), fx.shards(1)), (0, 0));
+    fx.check(&blobs).await;
+    fx.stores[1].lose_everything();
+    fx.stores[1].set_faults(FaultPlan::down());
+    let fx = fx.recover().await;
     fx.check(&blobs).await;
 }
 
@@ -241,4 +284,38 @@ async fn a_provider_that_was_away_gets_its_share() {
     }
     fx.forget();
     assert!(fx.read(b"all").await.unwrap() == data);
+}
+
+/// Cut short behind any record, with the newest compacted log lost besides: what the older one leads on from is still there, which are the
+/// decisions behind it above all.
+#[tokio::test(start_paused = true)]
+async fn wherever_leaving_is_cut_short_a_recovery_from_nothing_follows() {
+    for records in 0.. {
+        let mut fx = Fixture::start(5).await;
+        let blobs: Vec<Vec<u8>> = [5000, MIB, 300, 4000, 20].into_iter().zip(0..).map(|(len, seed)| random(len, seed)).collect();
+        for (index, data) in blobs.iter().enumerate() {
+            fx.put(format!("{index}").as_bytes(), data).await.unwrap();
+            fx.settle().await;
+            if index < 2 {
+                fx.engine.checkpoint_log().await.unwrap();
+            } else {
+                fx = fx.restart().await;
+                fx.settle().await;
+            }
+        }
+        let applied = |fx: &Fixture| fx.engine.shared().ledger.snapshot().unwrap().applied_seq().unwrap().0;
+        let end = applied(&fx) + records;
+        fx.engine.begin_relocating(leave("p0")).unwrap();
+        while applied(&fx) < end && fx.engine.relocations().running.is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let ended = fx.engine.relocations().running.is_none();
+        fx.lose_newest_heads();
+        let fx = fx.recover().await;
+        fx.check(&blobs).await;
+        if ended {
+            assert!(records > 10, "it was cut short {records} times only");
+            return;
+        }
+    }
 }

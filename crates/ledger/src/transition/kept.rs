@@ -8,7 +8,7 @@ use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::LogCompacted;
 
 use crate::error::Result;
-use crate::facts::{BlockEntry, CompactionEntry};
+use crate::facts::{BlockEntry, ChainEntry, CompactionEntry};
 use crate::snapshot::decode;
 use crate::state::{Changes, State, Table};
 
@@ -19,6 +19,8 @@ const REMEMBERED: usize = 3;
 pub(super) struct Kept {
     /// What the older of the two newest covers; 0 when there are fewer.
     floor: Seq,
+    /// The newest decision at or below that; 0 when there is none.
+    decision: Seq,
     /// Roots and parts.
     blocks: BTreeSet<BlockId>,
 }
@@ -27,15 +29,22 @@ impl Kept {
     pub(super) fn in_state(changes: &Changes<'_>) -> Result<Self> {
         let rows = rows(changes.base())?;
         let floor = rows.iter().rev().nth(1).map_or(Seq(0), |entry| entry.compacted.covers);
+        let mut decision = Seq(0);
+        changes.base().walk(Table::Chain, Bound::Unbounded, &mut |_, value| {
+            let entry: ChainEntry = decode(value, Table::Chain.name())?;
+            decision = if entry.seq <= floor { decision.max(entry.seq) } else { decision };
+            Ok(ControlFlow::Continue(()))
+        })?;
         let blocks = rows.into_iter().flat_map(|entry| entry.compacted.parts.into_iter().chain([entry.compacted.root])).collect();
-        Ok(Self { floor, blocks })
+        Ok(Self { floor, decision, blocks })
     }
 
-    /// Commit blocks stay above the floor; decisions for ever, since without them a long life looks like one that never began.
+    /// What lies above the floor stays, and of the decisions below it the newest, also where it was carried over: it began the incarnation
+    /// in which the older compacted log stands, and without it that one's long life looks like one that never began. No walk from the present
+    /// to that place reads an older one.
     pub(super) fn keeps(&self, block: &BlockEntry) -> bool {
         match block.facts.kind {
-            BlockKind::Commit => block.seq > self.floor,
-            BlockKind::Decision => true,
+            BlockKind::Commit | BlockKind::Decision => block.seq > self.floor || block.seq == self.decision,
             BlockKind::Compacted => self.blocks.contains(&block.facts.id),
             BlockKind::Bulk => false,
         }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
-use diaspore_block::id::{BlockId, Seq, Timestamp};
+use diaspore_block::id::{BlockId, Epoch, IncarnationId, Seq, Timestamp};
 use diaspore_block::manifest::BlockKind;
-use diaspore_block::record::{BlocksErased, LogCompacted, Move, PartsAdded, Private, ProviderMode, ProviderStateSet, ShardsMoved};
+use diaspore_block::record::{
+    BlocksErased, Decision, LogCompacted, Move, PartsAdded, Private, ProviderMode, ProviderStateSet, ShardsMoved,
+};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::prop_assert_eq;
 
@@ -350,6 +352,50 @@ fn what_a_recovery_begins_with_is_never_condemned() {
     let view = ledger.snapshot().unwrap();
     let gone: BTreeSet<_> = view.all_condemned(None, 99).unwrap().into_iter().map(|entry| entry.block).collect();
     assert_eq!(gone, BTreeSet::from([block_id(1), block_id(2), block_id(3), bulk_id(101), bulk_id(201)]));
+}
+
+/// Two compacted logs stand for everything up to 5: of the decisions at 2, 4, 6 a recovery from the older may read those at 4, which was carried
+/// over, and 6.
+#[test]
+fn of_the_decisions_below_two_compacted_logs_the_newest_stays() {
+    let ledger = ledger_of(vec![]);
+    let decided = |seq: u64, kind: BlockKind, records: Vec<Private>| {
+        let decision = Decision {
+            predecessor: Some((IncarnationId::from_bytes([1; 16]), Epoch(seq))),
+            last_valid: Seq(seq - 1),
+            log_size: 0,
+            log_root: diaspore_block::log::empty_root(),
+            carried: vec![],
+            passed_over: vec![],
+            lost_declared: vec![],
+            may_have_lost: vec![],
+        };
+        let mut block = applied(seq, [vec![decision.into()], records].concat(), vec![]);
+        block.facts.kind = kind;
+        ledger.apply(&block).unwrap();
+    };
+    let condemned = || {
+        let gone = ledger.snapshot().unwrap().all_condemned(None, 99).unwrap();
+        gone.into_iter().map(|entry| entry.block).collect::<BTreeSet<_>>()
+    };
+    let every = (1..=8).map(block_id).collect::<Vec<_>>();
+    decided(2, BlockKind::Decision, vec![parts(2)]);
+    ledger.apply(&applied(3, vec![parts(3), compacted(2)], vec![])).unwrap();
+    decided(4, BlockKind::Commit, vec![]);
+    ledger.apply(&applied(5, vec![parts(5), condemn(&every)], vec![])).unwrap();
+    assert_eq!(condemned(), BTreeSet::new(), "one compacted log is none");
+    decided(6, BlockKind::Decision, vec![compacted(3)]);
+    ledger.apply(&applied(7, vec![compacted(5), condemn(&every)], vec![])).unwrap();
+    assert_eq!(condemned(), BTreeSet::from([block_id(1)]), "what the same block says does not count for it yet");
+    ledger.apply(&applied(8, vec![condemn(&every)], vec![])).unwrap();
+    assert_eq!(condemned(), BTreeSet::from([1, 3].map(block_id)), "the older stands at 3, in the incarnation that began at 2");
+    ledger.apply(&applied(9, vec![parts(6), compacted(6), condemn(&every)], vec![])).unwrap();
+    ledger.apply(&applied(10, vec![condemn(&every)], vec![])).unwrap();
+    assert_eq!(
+        condemned(),
+        BTreeSet::from([1, 2, 3, 5].map(block_id)),
+        "it stands at 5: the decision at 4 stays, that at 2 is read by nobody"
+    );
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Collections in the middle of everything, providers that are left, and the demand that in the end nothing lies anywhere that nobody needs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use diaspore_block::record::ProviderMode;
 use diaspore_engine::api::{Caller, Error};
-use diaspore_engine::{CollectAsked, Collected, Errand, EvacuateAsked, Relocated};
+use diaspore_engine::{CollectAsked, Collected, Errand, EvacuateAsked, Evacuated, Relocated};
+use diaspore_testkit::{FaultPlan, HostileStore};
 use rand::RngExt;
 
 use super::{Scenario, Script};
@@ -15,6 +17,8 @@ use crate::sim::model::Violation;
 const BOUND: Duration = Duration::from_hours(2);
 /// Wait for a checkpoint that others may hold up.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Until an account that was away is counted on again, and what hung on it has settled.
+const WELL_AGAIN: Duration = Duration::from_mins(2);
 /// Everything that is dead goes, at once.
 const THOROUGH: CollectAsked = CollectAsked { now: true, max_dead_permille: Some(0), dry_run: false };
 
@@ -57,25 +61,33 @@ impl Script {
         outcome.map_or_else(|error| self.busy_or_calm(&error), |_| Ok(()))
     }
 
-    /// A provider is left, taken up again, and given its share.
+    /// A provider is left, also where no other domain is free; the process may die in the middle. Then that account is gone, and more with it.
+    /// In the end it is taken up again and given its share.
     pub(super) async fn leave(&mut self, caller: &Caller) -> Result<(), Violation> {
         if self.report.scenario != Scenario::Crashes {
             return Ok(());
         }
         let index = self.rng.random_range(0..self.world.stores.len());
-        let Some(provider) = self.world.stores.get(index).map(|store| store.name().to_owned()) else { return Ok(()) };
-        let engine = self.engine()?;
-        let asked = EvacuateAsked { provider: provider.clone(), dead: self.rng.random_range(0..3) == 0, dry_run: false, most: None };
-        let left = tokio::time::timeout(BOUND, engine.relocate(Errand::Evacuate(asked))).await;
-        match left.map_err(|_| Violation("leaving a provider did not end".into()))? {
-            Ok(Relocated::Evacuated(done)) => {
-                self.note(format!("left {index}: {} moved, {} anew, {} remain", done.moved_shards, done.rewritten, done.remaining));
+        let Some(store) = self.world.stores.get(index).cloned() else { return Ok(()) };
+        let dead = self.rng.random_range(0..3) == 0;
+        if self.rng.random_range(0..3) == 0 {
+            let patience = Duration::from_millis(self.rng.random_range(1..30_000));
+            if Box::pin(self.evacuate(index, dead, patience)).await? {
+                let fate = self.fate();
+                self.die(fate);
+                Box::pin(self.revive()).await?;
             }
-            Ok(other) => return Err(Violation(format!("another answer: {other:?}"))),
-            Err(error) => self.busy_or_calm(&error)?,
+        }
+        if Box::pin(self.evacuate(index, dead, BOUND)).await? {
+            return Err(Violation("leaving a provider did not end".into()));
         }
         self.read_everything(caller, false).await?;
-        engine.set_provider_mode(caller, &provider, ProviderMode::Active, "simulated").await.map_err(broken)?;
+        if self.rng.random_range(0..2) == 0 {
+            Box::pin(self.bereave(&store)).await?;
+        }
+        let engine = self.engine()?;
+        engine.set_provider_mode(caller, store.name(), ProviderMode::Active, "simulated").await.map_err(broken)?;
+        tokio::time::sleep(WELL_AGAIN).await;
         let spread = tokio::time::timeout(BOUND, engine.relocate(Errand::Rebalance { dry_run: false })).await;
         match spread.map_err(|_| Violation("spreading did not end".into()))? {
             Ok(Relocated::Rebalanced(done)) => self.note(format!("spread: {} of {} moved", done.moved, done.planned)),
@@ -83,6 +95,63 @@ impl Script {
             Err(error) => self.busy_or_calm(&error)?,
         }
         self.read_everything(caller, false).await
+    }
+
+    /// Whether it did not end in time. If it ended, nothing is left there.
+    async fn evacuate(&mut self, index: usize, dead: bool, patience: Duration) -> Result<bool, Violation> {
+        let provider = self.world.stores.get(index).map(|store| store.name().to_owned()).unwrap_or_default();
+        let asked = EvacuateAsked { provider, dead, dry_run: false, most: None };
+        match tokio::time::timeout(patience, self.engine()?.relocate(Errand::Evacuate(asked))).await {
+            Ok(Ok(Relocated::Evacuated(done))) => {
+                let Evacuated { domains, crowded, moved_shards, rewritten, remaining, .. } = done;
+                self.note(format!(
+                    "left {index}: {crowded} crowded on {domains} domains, {moved_shards} moved, {rewritten} anew, {remaining} remain"
+                ));
+                if !done.certified {
+                    return Err(Violation(format!("a provider cannot be left: {done:?}")));
+                }
+            }
+            Ok(Ok(other)) => return Err(Violation(format!("another answer: {other:?}"))),
+            Ok(Err(error)) => self.busy_or_calm(&error)?,
+            Err(_) => {
+                self.note(format!("leaving {index} is cut short after {patience:?}"));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The account that was left is gone, the newest compacted log perhaps as well, and the process dies.
+    async fn bereave(&mut self, left: &HostileStore) -> Result<(), Violation> {
+        if self.rng.random_range(0..2) == 0 {
+            let before = self.heads();
+            let made = tokio::time::timeout(BOUND, self.engine()?.checkpoint_log()).await.map_err(broken)?;
+            made.map_err(|error| Violation(format!("no checkpoint with all providers well: {error}")))?;
+            for (store, path) in self.heads().difference(&before) {
+                if let Some(store) = self.world.stores.get(*store) {
+                    store.tamper(path, None);
+                }
+            }
+            self.note("the newest compacted log is announced nowhere");
+        }
+        left.lose_everything();
+        left.set_faults(FaultPlan::down());
+        let fate = self.fate();
+        self.die(fate);
+        Box::pin(self.revive()).await?;
+        left.set_faults(FaultPlan::honest());
+        Ok(())
+    }
+
+    /// Announcements of compacted logs at all providers.
+    fn heads(&self) -> BTreeSet<(usize, String)> {
+        let names = self.world.names();
+        let at = |(index, store): (usize, &HostileStore)| {
+            let prefix = names.head_prefix(store.name());
+            let paths = store.objects().into_iter().map(|(path, _)| path).filter(move |path| path.starts_with(&prefix));
+            paths.map(move |path| (index, path)).collect::<Vec<_>>()
+        };
+        self.world.stores.iter().enumerate().flat_map(at).collect()
     }
 
     /// One that runs already is a reason in any scenario.

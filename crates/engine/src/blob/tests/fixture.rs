@@ -27,7 +27,7 @@ pub(crate) struct Fixture {
     pub(crate) engine: Engine,
     pub(crate) stores: Vec<HostileStore>,
     caller: Caller,
-    keys: Arc<Keyring>,
+    pub(crate) keys: Arc<Keyring>,
     pub(crate) disk: MemoryMedium,
     clock: Arc<RuntimeClock>,
     restarts: u64,
