@@ -192,10 +192,11 @@ impl Settlement {
         self.changed.ring();
     }
 
-    /// Registers a block whose first PUT is about to leave, or one found unsettled at start.
+    /// Registers a block whose first PUT is about to leave, or one that the ledger does not call settled. No sequence waits for one that has
+    /// all its shards: only the ledger is still to be told.
     pub(crate) fn open(&self, open: Open) {
         let mut state = self.state();
-        if let Some(seq) = open.seq {
+        if let Some(seq) = open.seq.filter(|_| !open.is_complete()) {
             state.waiting.entry(seq).or_default().insert(open.facts.id);
         }
         state.open.insert(open.facts.id, open);

@@ -69,3 +69,29 @@ async fn a_disk_that_fills_up_under_a_commit_holds_it_back_and_ends_nothing() {
     assert_eq!(fx.engine.status().state, "active");
     assert_eq!(fx.restart().await.read(b"key").await.unwrap(), b"value");
 }
+
+/// The ledger cannot say that a block settled while its disk is full. What it says once there is room ends the wait of its sequence too: a
+/// checkpoint waits for that without end.
+#[tokio::test(start_paused = true)]
+async fn what_settles_while_the_disk_is_full_is_settled_when_there_is_room() {
+    let fx = Fixture::start(5).await;
+    fx.settle().await;
+    // The quorum is there at once; the last shard comes when there is no room for a word about it.
+    fx.stores[4].set_faults(FaultPlan::down());
+    fx.put(b"key", b"value").await.unwrap();
+    let shared = fx.engine.shared();
+    let behind = || {
+        let known = shared.ledger.snapshot().unwrap().settled_through().unwrap();
+        (shared.settlement.settled_through(), known, shared.ledger.snapshot().unwrap().applied_seq().unwrap())
+    };
+    fx.disk.set_capacity(Some(fx.disk.used_bytes()));
+    fx.stores[4].set_faults(FaultPlan::honest());
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let (_, known, applied) = behind();
+    assert!(known < applied && refused(&fx).is_some(), "{known} of {applied}");
+    fx.disk.set_capacity(None);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (settled, known, applied) = behind();
+    assert_eq!((settled, known), (applied, applied));
+    tokio::time::timeout(Duration::from_mins(1), fx.engine.checkpoint_log()).await.unwrap().unwrap();
+}
