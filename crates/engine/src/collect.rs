@@ -1,11 +1,13 @@
 //! Garbage collection (docs/decisions/0013-garbage-collection.md): mark what the current blobs name, empty what is mostly dead, condemn what
 //! holds nothing alive, delete what was condemned long enough ago, and say what else lies at the providers.
 //!
-//! `keep` is what must be left alone, `mark` what is alive, `choose` what is worth it, `empty` moves, `sweep` deletes.
+//! `keep` is what must be left alone, `mark` what is alive, `choose` what is worth it, `heirs` what stands in for it, `empty` moves, `sweep`
+//! deletes.
 
 pub(crate) mod allowance;
 mod choose;
 mod empty;
+mod heirs;
 pub(crate) mod inventory;
 mod keep;
 mod mark;
@@ -263,6 +265,9 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     if asked.dry_run {
         return Ok(choice.report);
     }
+    let chosen = choice.dead.values().flatten().chain(&choice.sparse).copied();
+    let goes = Box::pin(heirs::provided_for(shared, &roots.view, Some(&marks), chosen)).await?;
+    choice.retain(&goes);
     let dead = choice.dead.values().flatten().copied();
     let mut nominated = nominate(&marking, &roots.view, dead.chain(choice.sparse.iter().copied()))?;
     drop(marking);
@@ -308,7 +313,8 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<
     let _turn = turn.map_err(|_| Error::new(ErrorKind::NotAccepted, "a collection runs; it has to end first"))?;
     let marking = shared.keep.begin_marking();
     let roots = Roots::take(shared).await?;
-    let mut nominated = nominate(&marking, &roots.view, blocks.iter().copied())?;
+    let goes = Box::pin(heirs::provided_for(shared, &roots.view, None, blocks.iter().copied())).await?;
+    let mut nominated = nominate(&marking, &roots.view, goes.into_iter())?;
     drop(marking);
     let free = nominated.blocks().to_vec();
     let mut written = 0;
@@ -364,6 +370,12 @@ struct Choice {
 }
 
 impl Choice {
+    /// Leaves out all others. The report counts them still.
+    fn retain(&mut self, goes: &BTreeSet<BlockId>) {
+        let chosen = self.dead.values_mut().chain([&mut self.sparse]);
+        chosen.for_each(|blocks| blocks.retain(|block| goes.contains(block)));
+    }
+
     fn of(shared: &Shared, view: &Snapshot, marks: &Marks, bounds: Bounds) -> Result<Self, Error> {
         let mut choice = Self::default();
         choice.report.unreadable_buckets = marks.unreadable.len() as u64;

@@ -42,8 +42,9 @@ use crate::world::cpu;
 
 pub use census::{Census, ProviderCensus};
 pub use drill::{DrillReport, DrilledSet};
+pub(crate) use presence::examine_some;
 pub use verdict::Integrity;
-pub(crate) use verdict::{Seen, noted, proven_lost};
+pub(crate) use verdict::{Seen, noted, proven_lost, seen_whole};
 
 /// Blocks asked for at once by a scrub that somebody waits for; whole shards take more memory.
 const AT_ONCE: usize = 16;

@@ -1,16 +1,19 @@
 //! Emptying blocks that are mostly dead: their live chunks are written again as they are stored, into new blocks of the same tenant.
 //!
-//! Nothing is decompressed or compressed; the bytes are opened under the old section's key and sealed under the tenant's present one. A block
-//! counts as empty only when every new block that took something of it has all n shards and each of them was read back whole.
+//! Nothing is decompressed or compressed; the bytes are opened under the old section's key and sealed under the tenant's present one. The
+//! record of a new block moves the places of its chunks, so it waits until k + 1 domains gave their shards back. A block counts as empty only
+//! when every new block that took something of it has all n shards and each of them was read back whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, TenantId};
-use diaspore_block::record::BulkAdded;
+use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, Seq, TenantId};
+use diaspore_block::manifest::BlockKind;
+use diaspore_block::record::{BulkAdded, ProviderMode};
 use diaspore_ledger::{BlockEntry, ChunkPlace};
+use diaspore_policy::ProviderId;
 use tokio::time::Instant;
 
 use super::keep::Pins;
@@ -20,6 +23,7 @@ use crate::commit::CommitRequest;
 use crate::namespace::local;
 use crate::read;
 use crate::scatter::BulkHandle;
+use crate::scrub::{self, Seen};
 use crate::shards::{Depth, Place, survey};
 use crate::shared::Shared;
 use crate::upload::{Packer, bulk_record};
@@ -33,6 +37,10 @@ const AT_ONCE: usize = 32;
 const SETTLES_WITHIN: Duration = Duration::from_mins(5);
 /// Longest wait for the record of the new blocks.
 const RECORD_DEADLINE: Duration = Duration::from_mins(2);
+/// Pause before a new block is looked at once more that did not show enough: shards beyond the quorum may be on their way.
+const ON_THEIR_WAY: Duration = Duration::from_secs(5);
+/// Pause between looks whether the ledger knows that the new blocks settled.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A live chunk and where it lies now.
 #[derive(Debug, Clone)]
@@ -136,8 +144,14 @@ pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved
         // What was written is part of the log, whatever failed: blocks that no record names would be garbage until the next start.
         let written = writer.finish().await;
         failed?;
-        for entry in &written? {
+        for (entry, shown) in &written? {
             moved.new_blocks += 1;
+            let home = |shard: u8, provider: &ProviderId| {
+                entry.facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str())
+            };
+            let known = shown.iter().filter(|(shard, provider)| home(**shard, provider));
+            let known: Vec<_> = known.map(|(shard, provider)| (*shard, provider.clone(), Seen::Good)).collect();
+            scrub::note(shared, &entry.facts, &known, true);
             read_back(shared, entry).await?;
         }
     }
@@ -194,13 +208,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the blocks are in the log, with all their shards. Those that reached their quorum get there even if others did not.
-    async fn finish(mut self) -> Result<Vec<BlockEntry>, Error> {
+    /// Waits until the blocks are in the log, with all their shards: those of which enough was given back, even if others failed.
+    async fn finish(mut self) -> Result<Vec<(BlockEntry, Shown)>, Error> {
         self.send()?;
-        let (mut added, mut failed): (Vec<BulkAdded>, _) = (Vec::new(), Ok(()));
+        let (mut added, mut shown, mut failed): (Vec<BulkAdded>, Vec<Shown>, _) = (Vec::new(), Vec::new(), Ok(()));
         for handle in &mut self.sent {
-            match handle.quorum().await {
-                Ok(one) => added.push(one),
+            match proven(&self.shared, handle).await {
+                Ok((block, by)) => {
+                    added.push(block);
+                    shown.push(by);
+                }
                 Err(error) => failed = Err(error),
             }
         }
@@ -214,25 +231,60 @@ impl Writer {
         let request = CommitRequest { records, chunks: Vec::new(), class: Class::Quorum, bulk: bulk.clone(), hold: Box::new(self.pins) };
         let committed = shared.committer.submit(request, Instant::now() + RECORD_DEADLINE).await?;
         failed?;
-        let settled = tokio::time::timeout(SETTLES_WITHIN, shared.settlement.wait(committed.seq)).await;
-        settled
-            .map_err(|_| Error::new(ErrorKind::TooFewDomains, "the blocks that chunks moved to did not get all their shards in time"))?;
-        let view = shared.ledger.snapshot().map_err(local)?;
-        let entry =
-            |id: &BlockId| view.block(*id).map_err(local)?.ok_or_else(|| Error::new(ErrorKind::Internal, "a new block is not known"));
-        bulk.iter().map(entry).collect()
+        let settled = tokio::time::timeout(SETTLES_WITHIN, settled(&shared, committed.seq, &bulk)).await;
+        let late = |_| Error::new(ErrorKind::TooFewDomains, "the blocks that chunks moved to did not get all their shards in time");
+        Ok(settled.map_err(late)??.into_iter().zip(shown).collect())
     }
 }
 
-/// Every shard of a block, whole, from the providers.
-async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(), Error> {
+/// Shards that were given back whole, and by whom.
+type Shown = BTreeMap<u8, ProviderId>;
+
+/// A new block of which k + 1 shards were not only acknowledged: from its record on its chunks are read from it alone, and whoever
+/// acknowledges what it drops must not be among those that it hangs on.
+async fn proven(shared: &Shared, handle: &mut BulkHandle) -> Result<(BulkAdded, Shown), Error> {
+    let added = handle.quorum().await?;
+    let place = Place { kind: BlockKind::Bulk, incarnation: added.incarnation, counter: added.counter, attempt: added.attempt };
+    let enough = added.geometry.k().saturating_add(1);
+    for pause in [Duration::ZERO, ON_THEIR_WAY] {
+        tokio::time::sleep(pause).await;
+        let seen = survey(shared, place, Depth::Whole, Some(enough)).await.seen;
+        let ours = seen.into_iter().filter(|seen| seen.header.manifest().hash() == added.manifest_hash);
+        let shown: Shown = ours.map(|seen| (seen.header.index(), seen.provider)).collect();
+        if shown.len() >= usize::from(enough) {
+            return Ok((added, shown));
+        }
+    }
+    Err(Error::new(ErrorKind::DataUnavailable, format!("fewer than {enough} shards of a new block could be read back")))
+}
+
+/// Waits until blocks have all their shards, also by the ledger's account, which says where they are.
+async fn settled(shared: &Shared, seq: Seq, blocks: &[BlockId]) -> Result<Vec<BlockEntry>, Error> {
+    shared.settlement.wait(seq).await;
+    loop {
+        let view = shared.ledger.snapshot().map_err(local)?;
+        let entries = blocks.iter().map(|block| view.block(*block)).collect::<Result<Option<Vec<BlockEntry>>, _>>().map_err(local)?;
+        if let Some(entries) = entries.filter(|entries| entries.iter().all(|entry| entry.settled)) {
+            return Ok(entries);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Every shard of a settled block, whole, from where the map says that it lies, but for those at accounts that were declared dead and
+/// those of which that is known already. What is seen is noted, and what is missing repaired.
+pub(super) async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(), Error> {
     let facts = &entry.facts;
-    let place = Place { kind: facts.kind, incarnation: facts.incarnation, counter: facts.counter, attempt: facts.attempt };
-    let survey = survey(shared, place, Depth::Whole, Some(facts.geometry.n())).await;
-    let whole: BTreeSet<u8> =
-        survey.seen.iter().filter(|seen| seen.header.manifest().hash() == facts.manifest_hash).map(|seen| seen.header.index()).collect();
-    if whole.len() < usize::from(facts.geometry.n()) {
-        let text = format!("{} of {} shards of a new block could be read back", whole.len(), facts.geometry.n());
+    let known = shared.ledger.snapshot().and_then(|view| view.check_of(facts.id)).map_err(local)?;
+    let known = scrub::seen_whole(known.as_ref());
+    let dead = |provider: &str| ProviderId::new(provider).is_ok_and(|id| shared.modes.of(&id) == ProviderMode::Dead);
+    let asked: BTreeSet<u8> = facts.placements.iter().filter(|place| !dead(&place.provider)).map(|place| place.shard).collect();
+    let asked: BTreeSet<u8> = asked.difference(&known).copied().collect();
+    let seen = scrub::examine_some(shared, entry.clone(), Depth::Whole, |shard| asked.contains(&shard)).await.shards;
+    let whole = seen.iter().filter(|(.., seen)| *seen == Seen::Good).count();
+    scrub::observed(shared, entry, &seen, true);
+    if whole < asked.len() {
+        let text = format!("{} of {} shards of a new block could not be read back", asked.len() - whole, facts.geometry.n());
         return Err(Error::new(ErrorKind::DataUnavailable, text));
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Collections over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
+mod moves;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
