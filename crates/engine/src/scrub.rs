@@ -58,8 +58,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Pause between counts of all blocks, and how many times longer than a count takes.
 const CENSUS_PAUSE: Duration = Duration::from_secs(10);
 const CENSUS_SHARE: u32 = 50;
-/// Shards remembered that their providers do not give although they answer.
+/// Shards remembered that their providers do not give although they answer, and for how long one is that was not asked for again: its block
+/// went, or its provider.
 const MOST_STUBBORN: usize = 100_000;
+const STUBBORN_FOR: Duration = Duration::from_hours(24);
 /// How long a scrub waits for shards that are still on their way.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a scrub waits for the repair of what it found.
@@ -379,18 +381,7 @@ struct Watchman {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut closing = shared.closing.subscribe();
     let now = Instant::now();
-    let mut watchman = Watchman {
-        next_walk: now + LONGEST_PAUSE,
-        next_audit: audit_pause(&shared).map(|pause| now + LONGEST_PAUSE + pause),
-        next_census: now,
-        after: Some(BlockId::draw(&mut shared.rng())),
-        absent: BTreeMap::new(),
-        back: None,
-        stubborn: BTreeMap::new(),
-        allowance: BTreeMap::new(),
-        turn: 0,
-        shared,
-    };
+    let mut watchman = Watchman::new(shared);
     loop {
         let wake = watchman.next_audit.into_iter().chain([watchman.next_walk, watchman.next_census]).min();
         tokio::select! {
@@ -416,6 +407,22 @@ fn audit_pause(shared: &Shared) -> Option<Duration> {
 }
 
 impl Watchman {
+    fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self {
+            next_walk: now + LONGEST_PAUSE,
+            next_audit: audit_pause(&shared).map(|pause| now + LONGEST_PAUSE + pause),
+            next_census: now,
+            after: Some(BlockId::draw(&mut shared.rng())),
+            absent: BTreeMap::new(),
+            back: None,
+            stubborn: BTreeMap::new(),
+            allowance: BTreeMap::new(),
+            turn: 0,
+            shared,
+        }
+    }
+
     async fn step(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         if self.next_census <= now {
@@ -529,8 +536,10 @@ impl Watchman {
     }
 
     /// Asks for shards again whose provider did not answer and does now. One that it still does not give, a hold-off later, is as good as
-    /// lost: an archive tier gives lengths and no bytes.
+    /// lost: an archive tier gives lengths and no bytes. What waits for repair is not asked for.
     async fn returns(&mut self, census: &Census) -> Result<(), Error> {
+        let now = Instant::now();
+        self.stubborn.retain(|_, (_, next)| now.saturating_duration_since(*next) < STUBBORN_FOR);
         let up = |name: &str| {
             let health = ProviderId::new(name).ok().and_then(|id| self.shared.fleet.health(&id));
             health.is_some_and(|health| health.state != HealthState::Down)
@@ -538,7 +547,6 @@ impl Watchman {
         if !census.providers.iter().any(|(name, row)| row.silent > 0 && up(name)) {
             return Ok(());
         }
-        let now = Instant::now();
         let hold_off = Duration::from_secs(self.shared.config.profile.upkeep.hold_off_s.into());
         let view = view(&self.shared)?;
         let batch = view.blocks(self.back, STEP_BLOCKS).map_err(local)?;
@@ -556,7 +564,7 @@ impl Watchman {
             let places = entry.facts.placements.iter();
             let back = places.filter(|place| place.acked && silent(place.shard) && up(&place.provider) && asked(place.shard));
             let shards: BTreeSet<u8> = back.map(|place| place.shard).collect();
-            if !shards.is_empty() && view.condemned(id).map_err(local)?.is_none() {
+            if !shards.is_empty() && self.shared.settlement.is_calm(id) && view.condemned(id).map_err(local)?.is_none() {
                 due.push((entry, shards));
             }
         }
@@ -581,9 +589,11 @@ impl Watchman {
                 *next = now + hold_off.max(LONGEST_PAUSE);
                 let used =
                     |domain| look.entry.facts.placements.iter().any(|place| home_domain(&self.shared, &place.provider) == Some(domain));
-                if now.duration_since(*since) >= hold_off && healthy.iter().any(|domain| !used(domain)) {
-                    self.shared.settlement.file(&look.entry, &[(shard, provider.clone(), Seen::Silent)]);
+                let long = now.duration_since(*since) >= hold_off && healthy.iter().any(|domain| !used(domain));
+                if long && self.shared.settlement.file(&look.entry, &[(shard, provider.clone(), Seen::Silent)]) {
                     self.shared.settlement.avoid(look.entry.facts.id, &provider);
+                    // From here on it is the repair's; one that comes to nothing begins with another hold-off.
+                    self.stubborn.remove(&key);
                 }
             }
         }

@@ -413,6 +413,38 @@ async fn a_shard_that_is_never_given_is_made_again_elsewhere() {
     assert_whole(&fx).await;
 }
 
+/// What was remembered of such shards goes when they are handed over for repair, or with their blocks: there is room for so many.
+#[tokio::test(start_paused = true)]
+async fn shards_that_are_never_given_are_remembered_until_they_are_filed() {
+    let fx = stored(6).await;
+    let shared = fx.engine.shared();
+    fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get])));
+    let at_p0 = |entry: &BlockEntry| entry.facts.placements.iter().find(|place| place.provider == "p0").map(|place| place.shard);
+    let mut silent = 0;
+    for entry in entries(&fx) {
+        if let Some(shard) = at_p0(&entry) {
+            note(&shared, &entry.facts, &[(shard, id("p0"), Seen::Silent)], false);
+            silent += 1;
+        }
+    }
+    assert!(silent > 1);
+    // Beside the service's own, and a moment before it.
+    let mut watchman = Watchman::new(Arc::clone(&shared));
+    watchman.stubborn.insert((BlockId::from_bytes([9; 16]), 0), (Instant::now(), Instant::now()));
+    watchman.returns(&count(&shared).unwrap()).await.unwrap();
+    assert_eq!(watchman.stubborn.len(), silent + 1);
+    tokio::time::sleep(Duration::from_secs(shared.config.profile.upkeep.hold_off_s.into())).await;
+    // The walk has come to its end, and begins anew.
+    watchman.returns(&count(&shared).unwrap()).await.unwrap();
+    watchman.returns(&count(&shared).unwrap()).await.unwrap();
+    assert_eq!(watchman.stubborn.len(), 1, "all are filed, and one block is none of the map's");
+    tokio::time::sleep(STUBBORN_FOR).await;
+    fx.settle().await;
+    assert!(entries(&fx).iter().all(|entry| at_p0(entry).is_none()));
+    watchman.returns(&count(&shared).unwrap()).await.unwrap();
+    assert_eq!(watchman.stubborn.len(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_moved_is_not_repaired_meanwhile() {
     let fx = stored(5).await;
