@@ -8,6 +8,7 @@ use diaspore_block::name::ObjectName;
 use diaspore_ledger::Snapshot;
 use diaspore_policy::ProviderId;
 use diaspore_provider::{Deadline, ProviderError};
+use rand::Rng;
 use tokio::time::Instant;
 
 use super::allowance::Allowance;
@@ -23,7 +24,8 @@ const AT_ONCE: usize = 50_000;
 const MOST_IN_FOLDER: usize = 200_000;
 /// Blocks taken from the ledger at once.
 const PAGE: usize = 1000;
-/// Longest listing of one provider; what it did not show by then is another collection's.
+/// Longest listing of one provider. The next one of the same provider begins in another folder, so that what this one did not reach is
+/// listed by one of those that follow.
 const LONGEST: Duration = Duration::from_mins(30);
 /// Listings are pages of 1000 to the provider; patience for many of them.
 const PATIENCE: u32 = 12;
@@ -85,7 +87,18 @@ pub(crate) enum Listed {
     Foreign,
 }
 
-/// Lists a provider. False when there is too much to list everything.
+/// How much of a provider was listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Everything,
+    /// There is too much: our own folders, each to its end.
+    OurFolders,
+    /// More than that: some of our folders were not listed, or not to their end.
+    Part,
+}
+
+/// Lists a provider. Of one with too much the control objects come first, and then folder by folder, from a random one on.
 ///
 /// # Errors
 /// When it does not answer.
@@ -95,7 +108,7 @@ pub(crate) async fn list(
     index: &Index,
     allowance: &Allowance,
     mut visit: impl FnMut(&str, u64, Listed),
-) -> Result<bool, ProviderError> {
+) -> Result<Extent, ProviderError> {
     let control = control_prefixes(ground, provider);
     let mut show = |path: &str, size: u64| visit(path, size, classify(path, &control, index));
     let deadline = Deadline::control().times(PATIENCE);
@@ -105,23 +118,27 @@ pub(crate) async fn list(
         for (path, size) in &all {
             show(path, *size);
         }
-        return Ok(true);
+        return Ok(Extent::Everything);
     }
     drop(all);
     let end = Instant::now() + LONGEST;
-    let folders =
-        (0..256).map(|folder| format!("{folder:02x}")).chain(control.iter().map(|prefix| prefix.trim_end_matches('/').to_owned()));
-    for folder in folders {
+    let first = ground.rng().next_u64() % 256;
+    let ours = (0..256).map(|folder| format!("{:02x}", (first + folder) % 256));
+    let mut extent = Extent::OurFolders;
+    for folder in control.iter().map(|prefix| prefix.trim_end_matches('/').to_owned()).chain(ours) {
         allowance.take(1).await;
         if Instant::now() >= end {
-            break;
+            return Ok(Extent::Part);
         }
         let some = ground.fleet.list(provider, &folder, MOST_IN_FOLDER, deadline).await?;
+        if some.len() >= MOST_IN_FOLDER {
+            extent = Extent::Part;
+        }
         for (path, size) in &some {
             show(path, *size);
         }
     }
-    Ok(false)
+    Ok(extent)
 }
 
 fn control_prefixes(ground: &Ground, provider: &ProviderId) -> Vec<String> {

@@ -18,7 +18,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::allowance::Allowance;
-use super::inventory::{self, Index, Listed};
+use super::inventory::{self, Extent, Index, Listed};
 use super::sweep::targets;
 use crate::api::Error;
 use crate::namespace::local;
@@ -26,7 +26,7 @@ use crate::shards::{Depth, Look, Place, look};
 use crate::shared::Shared;
 use crate::world::cpu;
 
-/// Unexpected names looked into per provider and sweep; the next goes on.
+/// Unexpected names looked into per provider and sweep. So many are only found folder by folder, and the next sweep begins in another one.
 const MOST: usize = 100_000;
 /// Counters tried between two points where others may run.
 const STRIDE: u64 = 4096;
@@ -67,7 +67,7 @@ pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &All
     let mut all = BTreeMap::new();
     let past = Past::of(shared)?.some(if grace.is_zero() { PER_SWEEP_NOW } else { PER_SWEEP }, &mut shared.rng());
     for provider in targets(shared)? {
-        let found = Box::pin(at(shared, &provider, &past, (grace, allowance), |_| ())).await?;
+        let (found, _) = Box::pin(at(shared, &provider, &past, (grace, allowance), |_| ())).await?;
         all.insert(provider.to_string(), found);
     }
     Ok(all)
@@ -80,31 +80,37 @@ pub(crate) struct Listing {
     pub(crate) pending: u64,
     pub(crate) orphans: u64,
     pub(crate) foreign: u64,
-    /// Blocks of the map with an object there.
-    pub(crate) blocks: Vec<BlockId>,
+    /// Blocks of the map with an object there. However many names a provider lists, they are not more than the map has.
+    pub(crate) blocks: BTreeSet<BlockId>,
+    /// Whether all that is ours was listed: else there is more of it than the numbers say.
+    pub(crate) complete: bool,
 }
 
 /// Lists one provider, without a grace time for orphans.
 pub(super) async fn listing(shared: &Arc<Shared>, provider: &ProviderId) -> Result<Option<Listing>, Error> {
-    let mut blocks = Vec::new();
+    let mut blocks = BTreeSet::new();
     let allowance = Allowance::free();
-    let found = Box::pin(at(shared, provider, &Past::of(shared)?, (Duration::ZERO, &allowance), |block| blocks.push(block))).await?;
+    let known = |block| {
+        blocks.insert(block);
+    };
+    let (found, complete) = Box::pin(at(shared, provider, &Past::of(shared)?, (Duration::ZERO, &allowance), known)).await?;
     let Found { listed, control, pending, orphans, deleted, foreign, .. } = found;
-    Ok(listed.then_some(Listing { control, pending, orphans: orphans - deleted, foreign, blocks }))
+    Ok(listed.then_some(Listing { control, pending, orphans: orphans - deleted, foreign, blocks, complete }))
 }
 
+/// Looks through one provider. The flag says whether all that is ours was listed.
 async fn at(
     shared: &Arc<Shared>,
     provider: &ProviderId,
     past: &Past,
     (grace, allowance): (Duration, &Allowance),
     mut known: impl FnMut(BlockId),
-) -> Result<Found, Error> {
+) -> Result<(Found, bool), Error> {
     let mut found = Found::default();
     let mut unexpected: BTreeMap<u64, (ObjectName, u64)> = BTreeMap::new();
     let mut more = 0;
     let index = Index::of(shared, &shared.ledger.snapshot().map_err(local)?, provider).await?;
-    let whole = inventory::list(shared, provider, &index, allowance, |_, size, what| match what {
+    let extent = inventory::list(shared, provider, &index, allowance, |_, size, what| match what {
         Listed::Control => found.control += 1,
         Listed::Foreign => {
             found.foreign += 1;
@@ -119,8 +125,9 @@ async fn at(
         Listed::Unexpected(_) => more += 1,
     })
     .await;
-    let Ok(whole) = whole else { return Ok(found) };
-    (found.listed, found.whole) = (true, whole && more == 0);
+    let Ok(extent) = extent else { return Ok((found, false)) };
+    (found.listed, found.whole) = (true, extent == Extent::Everything && more == 0);
+    let complete = extent != Extent::Part && more == 0;
     drop(index);
     let view = shared.ledger.snapshot().map_err(local)?;
     if !unexpected.is_empty() {
@@ -157,7 +164,7 @@ async fn at(
     }
     found.foreign += unexpected.len() as u64;
     found.foreign_bytes += unexpected.values().map(|(_, size)| size).sum::<u64>();
-    Ok(found)
+    Ok((found, complete))
 }
 
 /// The incarnations that this deployment ever had.

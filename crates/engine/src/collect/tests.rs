@@ -428,6 +428,56 @@ async fn orphans_go_and_foreign_objects_stay() {
     assert_eq!(fx.read(b"stays").await.unwrap(), random(9 * MIB, 14));
 }
 
+/// More than a listing takes at once, at an account that is too slow to list every folder in the time there is. Orphans in the last folders go
+/// as well, a few collections later; and leaving the account does not say how much is left there.
+#[tokio::test(start_paused = true)]
+async fn what_one_listing_did_not_reach_is_listed_by_another() {
+    let fx = Fixture::start(6).await;
+    fx.put(b"goes", &random(40 * MIB, 16)).await.unwrap();
+    fx.settle().await;
+    let before = fx.stores[0].objects();
+    fx.gone(b"goes").await;
+    fx.collect(NOW).await;
+    let fx = fx.restart().await;
+    fx.settle().await;
+    let after = fx.stores[0].objects();
+    let mut late: Vec<_> = before.into_iter().filter(|object| !after.contains(object)).collect();
+    late.retain(|(path, _)| path.as_str() >= "60");
+    assert!(!late.is_empty(), "a listing reaches 90 folders");
+    for (path, bytes) in &late {
+        fx.stores[0].tamper(path, Some(bytes.clone()));
+    }
+    for number in 0..50_000 {
+        fx.stores[0].tamper(&format!("00/{number}"), Some(Bytes::new()));
+    }
+    let slow = Misbehaviour::Latency { fixed: Duration::from_secs(20), jitter: Duration::ZERO };
+    fx.stores[0].set_faults(FaultPlan::from(Fault::always(slow).on(&[Op::List])));
+    let left = || late.iter().filter(|(path, _)| fx.stores[0].peek(path).is_some()).count();
+    let mut rounds = 0;
+    while left() > 0 && rounds < 24 {
+        let found = fx.collect(NOW).await.providers["p0"].clone();
+        assert!(found.listed && !found.whole && found.control > 0, "{found:?}");
+        rounds += 1;
+    }
+    assert_eq!(left(), 0, "after {rounds} collections");
+    let listing = listed(&fx.engine.shared(), &ProviderId::new("p0").unwrap()).await.unwrap().unwrap();
+    assert!(!listing.complete);
+}
+
+/// An account may list one object under many names that begin like it. They stand for one block.
+#[tokio::test(start_paused = true)]
+async fn who_lists_names_that_begin_alike_lists_one_block() {
+    let fx = Fixture::start(5).await;
+    let known = fx.stores[0].objects().into_iter().find(|(path, _)| path.find('/') == Some(2)).unwrap().0;
+    for number in 0..1000 {
+        let alike = format!("{}{number:08x}", &known[..known.len() - 8]);
+        fx.stores[0].tamper(&alike, Some(Bytes::new()));
+    }
+    let listing = listed(&fx.engine.shared(), &ProviderId::new("p0").unwrap()).await.unwrap().unwrap();
+    let blocks = fx.engine.shared().ledger.snapshot().unwrap().blocks(None, 1000).unwrap().len();
+    assert!(listing.complete && listing.blocks.len() <= blocks, "{} of {blocks}", listing.blocks.len());
+}
+
 /// Commit blocks go as well once two compacted logs stand for their records, and what lives in them has moved; a recovery from nothing begins
 /// with the compacted log.
 #[tokio::test(start_paused = true)]

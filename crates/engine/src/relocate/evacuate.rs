@@ -86,7 +86,7 @@ pub struct Evacuated {
     pub control: u64,
     /// Objects there that are not this deployment's.
     pub foreign: u64,
-    /// Whether it answered.
+    /// Whether it listed all that it has of this deployment: otherwise it may have more than `left`.
     pub reachable: bool,
     /// Whether the log certifies that nothing of the map lies there any more.
     pub certified: bool,
@@ -287,7 +287,8 @@ async fn clean(shared: &Arc<Shared>, provider: &ProviderId, report: &mut Evacuat
             report.reachable = false;
             return Ok(());
         };
-        report.reachable = true;
+        // Of what it did not list nothing is known, as if it had not answered.
+        report.reachable = listed.complete;
         report.left = listed.control + listed.orphans + listed.pending + listed.blocks.len() as u64;
         (report.control, report.foreign) = (listed.control, listed.foreign);
         if last || listed.blocks.is_empty() {
