@@ -69,7 +69,11 @@ pub(super) async fn sweep(
         }
         let mut outcomes = stream::iter(due).map(|entry| erase(shared, entry, &providers, (&strikes, allowance))).buffered(AT_ONCE);
         let mut erased = Vec::new();
-        while let Some((entry, trouble)) = outcomes.next().await {
+        while let Some((entry, outcome)) = outcomes.next().await {
+            let Some(trouble) = outcome else {
+                swept.waiting += 1;
+                continue;
+            };
             if trouble.is_empty() {
                 swept.blocks += 1;
                 swept.bytes += stored_bytes(&entry);
@@ -141,17 +145,21 @@ impl Strikes {
     }
 }
 
-/// Deletes one block everywhere, at all providers at once, and looks. A provider that was seen clean of it is not asked again.
+/// Deletes one block everywhere, at all providers at once, and looks. A provider that was seen clean of it is not asked again. `None` while
+/// somebody puts shards of it, who began before it was condemned: what is seen clean now need not be afterwards.
 async fn erase(
     shared: &Shared,
     entry: BlockEntry,
     providers: &[ProviderId],
     (strikes, allowance): (&Strikes, &Allowance),
-) -> (BlockEntry, Vec<(ProviderId, Trouble)>) {
+) -> (BlockEntry, Option<Vec<(ProviderId, Trouble)>>) {
     let facts = &entry.facts;
     let clean = shared.collector.clean_at(facts.id);
     let left: Vec<&ProviderId> = providers.iter().filter(|provider| !clean.contains(*provider)).collect();
     allowance.take(left.len().saturating_mul(2)).await;
+    if shared.settlement.is_worked_on(facts.id) {
+        return (entry, None);
+    }
     let asked = left.into_iter().map(async |provider| {
         if strikes.is_out(provider) {
             return (provider, Err(Trouble::Failed));
@@ -166,7 +174,7 @@ async fn erase(
     });
     let answers = futures::future::join_all(asked).await;
     let trouble = answers.into_iter().filter_map(|(provider, outcome)| outcome.err().map(|what| (provider.clone(), what))).collect();
-    (entry, trouble)
+    (entry, Some(trouble))
 }
 
 /// One object: deleted, and not shown any more.

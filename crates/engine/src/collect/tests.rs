@@ -325,6 +325,34 @@ async fn a_provider_that_is_down_or_keeps_objects_holds_the_block() {
     assert_eq!(fx.collect(NOW).await.swept.blocks, report.condemned_blocks);
 }
 
+/// Some of a batch are deleted long after they were found to be due.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_somebody_works_on_when_its_turn_comes_is_not_deleted() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(72 * MIB, 10)).await.unwrap();
+    fx.settle().await;
+    fx.gone(b"goes").await;
+    fx.settle().await;
+    let late = Misbehaviour::Latency { fixed: Duration::from_secs(5), jitter: Duration::ZERO };
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::from(Fault::always(late).on(&[Op::Delete])));
+    }
+    let shared = fx.engine.shared();
+    let collecting = begin(&shared, NOW).unwrap();
+    let condemned = || shared.ledger.snapshot().unwrap().all_condemned(None, 100).unwrap();
+    while condemned().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let condemned = condemned();
+    assert!(condemned.len() > 4, "more than are deleted at once");
+    let claim = shared.settlement.claim(condemned.last().unwrap().block).unwrap();
+    let swept = collecting.outcome.await.unwrap().unwrap().swept;
+    assert_eq!((swept.blocks, swept.waiting), (condemned.len() as u64 - 1, 1));
+    drop(claim);
+    assert_eq!(fx.collect(NOW).await.swept.blocks, 1);
+}
+
 /// Of every block most goes: what stays takes as little as if only it had ever been stored.
 #[tokio::test(start_paused = true)]
 async fn after_emptying_the_providers_hold_what_a_fresh_store_would() {

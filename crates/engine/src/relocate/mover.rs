@@ -74,6 +74,7 @@ pub(super) async fn place(
 ) -> Result<Placed, Stay> {
     let facts = &entry.facts;
     let claim = shared.settlement.claim(facts.id).filter(|_| entry.settled).ok_or(Stay::Busy)?;
+    is_kept(shared, facts)?;
     let shard = shard_at(facts, from).ok_or(Stay::Busy)?;
     let others: Vec<(u8, ProviderId)> = facts
         .placements
@@ -94,12 +95,20 @@ pub(super) async fn place(
     let object = cpu(|| header.object_for(shard, body, to.as_str(), &name, &shared.keys.header, &mut shared.rng()));
     let object = object.map_err(|_| Stay::Failed)?.to_vec();
     let bytes = object.iter().map(|piece| piece.len() as u64).sum();
+    is_kept(shared, facts)?;
     let put = match there {
         There::Surplus => shared.fleet.replace(&to, name.as_str(), object, Deadline::transfer(bytes)).await,
         There::Nothing | There::Itself => shared.fleet.put(&to, name.as_str(), object, Deadline::transfer(bytes)).await,
     };
     put.map_err(|_| Stay::Failed)?;
     done(shared, facts, (shard, from), to, claim).await
+}
+
+/// A block may be condemned while it is read. From then on nothing of it is put: who deletes its shards waits for the claims that were there
+/// before, and for no later one.
+fn is_kept(shared: &Shared, facts: &BlockFacts) -> Result<(), Stay> {
+    let kept = shared.ledger.snapshot().and_then(|view| view.keeps(facts.id)).unwrap_or(false);
+    if kept { Ok(()) } else { Err(Stay::Busy) }
 }
 
 /// Reads the new shard back, whole.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::Names;
 use diaspore_block::record::ProviderMode;
 use diaspore_policy::ProviderId;
@@ -10,7 +11,9 @@ use futures::StreamExt;
 
 use super::mover::census;
 use super::*;
+use crate::api::Precondition;
 use crate::blob::tests::fixture::{Fixture, random, whole};
+use crate::collect;
 
 const MIB: usize = 1 << 20;
 
@@ -318,4 +321,42 @@ async fn wherever_leaving_is_cut_short_a_recovery_from_nothing_follows() {
             return;
         }
     }
+}
+
+/// A block is condemned while one of its shards is read to be moved. The move puts nothing any more, and until it has ended nothing is deleted:
+/// a provider that was seen clean would not be asked again.
+#[tokio::test(start_paused = true)]
+async fn a_move_puts_nothing_of_a_block_that_was_condemned_meanwhile() {
+    let fx = Fixture::start(7).await;
+    fx.put(b"goes", &random(3 * MIB, 1)).await.unwrap();
+    fx.settle().await;
+    fx.delete(b"goes", Precondition::None, None).await.unwrap();
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    let view = || shared.ledger.snapshot().unwrap();
+    let entry = view().blocks(None, 100).unwrap().into_iter().find(|entry| entry.facts.kind == BlockKind::Bulk).unwrap();
+    let from = ProviderId::new(&entry.facts.placements[0].provider).unwrap();
+    let late = |op, by| Fault::always(Misbehaviour::Latency { fixed: Duration::from_secs(by), jitter: Duration::ZERO }).on(&[op]);
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::from(late(Op::Put, 5)).with(late(Op::Get, 4)));
+    }
+    let asked = collect::Asked { now: true, ..collect::Asked::default() };
+    let collecting = collect::begin(&shared, asked).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(view().condemned(entry.facts.id).unwrap().is_none(), "the record is on its way");
+    let moved = mover::place(&shared, &entry, &from, None, false).await;
+    assert!(view().condemned(entry.facts.id).unwrap().is_some());
+    assert_eq!(moved.unwrap_err(), mover::Stay::Busy);
+    let swept = collecting.outcome.await.unwrap().unwrap().swept;
+    assert_eq!((swept.blocks, swept.waiting), (0, 1), "it was being moved when its turn came");
+    let reads = || fx.stores.iter().map(|store| store.requests(Op::Get)).sum::<u64>();
+    let before = reads();
+    assert_eq!(mover::place(&shared, &entry, &from, None, false).await.unwrap_err(), mover::Stay::Busy);
+    assert_eq!(reads(), before, "what is condemned is not even read");
+    for store in &fx.stores {
+        store.set_faults(FaultPlan::honest());
+    }
+    let Ok(done) = collect::collect(&shared, asked).await else { panic!() };
+    assert_eq!((done.swept.blocks, done.swept.waiting), (1, 0));
+    assert!(done.providers.values().all(|found| found.pending + found.orphans == 0), "{:?}", done.providers);
 }
