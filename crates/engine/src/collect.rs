@@ -269,7 +269,7 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     let goes = Box::pin(heirs::provided_for(shared, &roots.view, Some(&marks), chosen)).await?;
     choice.retain(&goes);
     let dead = choice.dead.values().flatten().copied();
-    let mut nominated = nominate(&marking, &roots.view, dead.chain(choice.sparse.iter().copied()))?;
+    let mut nominated = cpu(|| nominate(&marking, &roots.view, dead.chain(choice.sparse.iter().copied())))?;
     drop(marking);
     for (reason, blocks) in std::mem::take(&mut choice.dead) {
         for some in blocks.chunks(PER_RECORD) {
@@ -314,7 +314,7 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<
     let marking = shared.keep.begin_marking();
     let roots = Roots::take(shared).await?;
     let goes = Box::pin(heirs::provided_for(shared, &roots.view, None, blocks.iter().copied())).await?;
-    let mut nominated = nominate(&marking, &roots.view, goes.into_iter())?;
+    let mut nominated = cpu(|| nominate(&marking, &roots.view, goes.into_iter()))?;
     drop(marking);
     let free = nominated.blocks().to_vec();
     let mut written = 0;

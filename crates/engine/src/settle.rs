@@ -77,6 +77,10 @@ pub(crate) async fn wait(shared: &Arc<Shared>, limit: Duration) -> Result<Settle
 /// Registers what the ledger knows to be unsettled, the oldest first and as much as there is room for: called when the log is decided, and
 /// again whenever half of that has settled.
 pub(crate) fn adopt(shared: &Shared) -> Result<(), LedgerError> {
+    cpu(|| adopt_oldest(shared))
+}
+
+fn adopt_oldest(shared: &Shared) -> Result<(), LedgerError> {
     let most = shared.config.limits.open_blocks;
     let view = shared.ledger.snapshot()?;
     let unsettled = view.unsettled(most)?;
