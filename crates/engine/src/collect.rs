@@ -304,11 +304,11 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
 }
 
 /// Writes blocks anew in the present layout and condemns them, for what they lack is a free domain. Then they are deleted,
-/// without a grace time, since somebody waits to leave a provider. Gives how many were written anew.
+/// without a grace time, since somebody waits to leave a provider. `count` hears how many were written anew, as soon as they are.
 ///
 /// # Errors
 /// `NotAccepted` while a collection runs for long.
-pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<u64, Error> {
+pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId], mut count: impl FnMut(u64) + Send) -> Result<(), Error> {
     let turn = tokio::time::timeout(RECORD_DEADLINE, Arc::clone(&shared.collector.turn).lock_owned()).await;
     let _turn = turn.map_err(|_| Error::new(ErrorKind::NotAccepted, "a collection runs; it has to end first"))?;
     let marking = shared.keep.begin_marking();
@@ -317,19 +317,17 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId]) -> Result<
     let mut nominated = cpu(|| nominate(&marking, &roots.view, goes.into_iter()))?;
     drop(marking);
     let free = nominated.blocks().to_vec();
-    let mut written = 0;
     for group in empty::plan(shared, &roots, &free).await? {
         match Box::pin(empty::carry_out(shared, group)).await {
             Ok(moved) => {
-                written += condemn(shared, nominated.split(&moved.emptied.into_iter().collect()), CondemnReason::Rewritten).await?;
+                count(condemn(shared, nominated.split(&moved.emptied.into_iter().collect()), CondemnReason::Rewritten).await?);
             }
             Err(error) => tracing::warn!(%error, "blocks could not be written anew; they stay"),
         }
     }
     drop((nominated, roots));
     let rewritten = blocks.iter().copied().collect();
-    sweep::sweep(shared, Duration::ZERO, Some(&rewritten), &Allowance::free()).await?;
-    Ok(written)
+    sweep::sweep(shared, Duration::ZERO, Some(&rewritten), &Allowance::free()).await.map(|_| ())
 }
 
 /// What a provider lists, sorted by what the map says; `None` if it does not answer. Orphans that are certainly dead are deleted.

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use crate::api::{Error, ErrorKind};
 use crate::shared::{Shared, Stage};
 
-pub(crate) use evacuate::evacuate;
 pub use evacuate::{EvacuateAsked, Evacuated};
+pub(crate) use evacuate::{SoFar, evacuate};
 pub use rebalance::Rebalanced;
 pub(crate) use rebalance::rebalance;
 
@@ -72,6 +72,8 @@ pub(crate) struct Relocations {
 struct Job {
     number: u64,
     errand: Errand,
+    /// What leaving came to before the service superseded itself.
+    so_far: SoFar,
     done: oneshot::Sender<Result<Relocated, Error>>,
 }
 
@@ -121,7 +123,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, errand: Errand) -> Result<Begun, Error
     let number = shared.relocations.begin(&errand);
     let number = number.ok_or_else(|| Error::new(ErrorKind::NotAccepted, "shards are being moved already; that has to end first"))?;
     let (done, outcome) = oneshot::channel();
-    carry_out(shared, Job { number, errand, done });
+    carry_out(shared, Job { number, errand, so_far: SoFar::default(), done });
     Ok(Begun { number, outcome })
 }
 
@@ -139,7 +141,7 @@ fn carry_out(shared: &Arc<Shared>, job: Job) {
         let mut closing = task.closing.subscribe();
         let work = async {
             match &job.errand {
-                Errand::Evacuate(asked) => Box::pin(evacuate(&task, asked)).await.map(Relocated::Evacuated),
+                Errand::Evacuate(asked) => Box::pin(evacuate(&task, asked, &job.so_far)).await.map(Relocated::Evacuated),
                 Errand::Rebalance { dry_run } => Box::pin(rebalance(&task, *dry_run)).await.map(Relocated::Rebalanced),
             }
         };

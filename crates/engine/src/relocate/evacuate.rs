@@ -1,7 +1,7 @@
 //! Leaving a provider: everything it holds lies elsewhere, is deleted there, and the log certifies it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diaspore_block::id::{BlockId, PrincipalId};
@@ -92,16 +92,41 @@ pub struct Evacuated {
     pub certified: bool,
 }
 
+/// What an errand came to so far. One that goes on in the incarnation that follows reports, and certifies, all of it.
+#[derive(Debug, Default)]
+pub(crate) struct SoFar(Mutex<Option<Evacuated>>);
+
+impl SoFar {
+    /// Begins with what was done before, if anything was.
+    fn begin(&self, report: Evacuated) -> Evacuated {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = match noted.take() {
+            None => report,
+            // What was there when it began, and what became of that; the rest is as it is now.
+            Some(Evacuated { blocks, bytes, cost, crowded, moved_shards, moved_bytes, rewritten, .. }) => {
+                Evacuated { blocks, bytes, cost, crowded, moved_shards, moved_bytes, rewritten, ..report }
+            }
+        };
+        *noted = Some(report.clone());
+        report
+    }
+
+    fn note(&self, report: &Evacuated) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+    }
+}
+
 /// Leaves a provider. Goes on where an earlier run ended.
-pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Result<Evacuated, Error> {
+pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked, so_far: &SoFar) -> Result<Evacuated, Error> {
     let unknown = || Error::new(ErrorKind::Invalid, format!("no provider is called {}; storage providers list names them", asked.provider));
     let provider = ProviderId::new(&asked.provider).map_err(|_| unknown())?;
     let spec = shared.fleet.provider(&provider).cloned().ok_or_else(unknown)?;
-    let mut report = plan(shared, &provider, &spec.domain, asked.dead)?;
+    let report = plan(shared, &provider, &spec.domain, asked.dead)?;
     affordable(&report.cost, asked.most)?;
     if asked.dry_run {
         return Ok(report);
     }
+    let mut report = so_far.begin(report);
     let (mode, reason) = if asked.dead { (ProviderMode::Dead, "gone for good") } else { (ProviderMode::Draining, "being emptied") };
     if shared.modes.of(&provider) != mode {
         modes::set(shared, PrincipalId::NIL, &provider, mode, reason).await?;
@@ -112,9 +137,13 @@ pub(crate) async fn evacuate(shared: &Arc<Shared>, asked: &EvacuateAsked) -> Res
     let (mut vain, mut compactions) = (0, 0);
     loop {
         let before = report.remaining;
-        let (crowded, busy) = Box::pin(one_pass(shared, &provider, asked.dead, &mut report)).await?;
+        let (crowded, busy) = Box::pin(one_pass(shared, &provider, asked.dead, (&mut report, so_far))).await?;
         if !crowded.is_empty() {
-            report.rewritten += Box::pin(collect::rewrite(shared, &crowded)).await?;
+            let count = |written| {
+                report.rewritten += written;
+                so_far.note(&report);
+            };
+            Box::pin(collect::rewrite(shared, &crowded, count)).await?;
         }
         report.remaining = remaining(shared, &provider)?;
         if report.remaining == 0 {
@@ -210,7 +239,12 @@ enum Tie {
 }
 
 /// Moves what can be moved. Gives the blocks for which no domain is free and that the log does not need, and how many blocks others worked on.
-async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, report: &mut Evacuated) -> Result<(Vec<BlockId>, u64), Error> {
+async fn one_pass(
+    shared: &Arc<Shared>,
+    provider: &ProviderId,
+    dead: bool,
+    (report, so_far): (&mut Evacuated, &SoFar),
+) -> Result<(Vec<BlockId>, u64), Error> {
     let keep_old = if dead { BTreeSet::from([provider.clone()]) } else { BTreeSet::new() };
     let blocks: Vec<BlockId> = at(shared, provider)?.into_iter().map(|entry| entry.facts.id).collect();
     let (mut crowded, mut busy) = (Vec::new(), 0);
@@ -244,10 +278,12 @@ async fn one_pass(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, repor
         }
         if placed.len() >= PER_RECORD {
             mover::record(shared, std::mem::take(&mut placed), &keep_old).await?;
+            so_far.note(report);
         }
     }
     drop(moves);
     mover::record(shared, placed, &keep_old).await?;
+    so_far.note(report);
     // A block that is only crowded because a domain is down for now keeps its layout.
     let narrow = layout::of_bulk_blocks(shared)?;
     let view = shared.ledger.snapshot().map_err(local)?;

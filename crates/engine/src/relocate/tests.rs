@@ -212,9 +212,12 @@ async fn leaving_goes_on_after_a_crash() {
 async fn without_a_free_domain_blocks_are_written_anew_narrower() {
     let (fx, blobs) = Fixture::filled(5).await;
     let blocks = fx.at("p0");
+    let dry = Errand::Evacuate(EvacuateAsked { provider: "p0".to_owned(), dead: false, dry_run: true, most: None });
+    let plan = fx.evacuate(dry).await;
     let report = fx.evacuate(leave("p0")).await;
-    // The service takes up a layout for four meanwhile; the errand goes on in the incarnation that follows.
-    assert!(report.domains == 4 && report.crowded >= blocks, "{report:?}");
+    // The service takes up a layout for four meanwhile; the errand goes on in the incarnation that follows, and says what it all came to.
+    assert_eq!((report.domains, report.crowded, report.blocks, report.bytes), (4, blocks, blocks, plan.bytes));
+    assert!(report.rewritten >= 3, "{report:?}");
     assert_eq!((fx.engine.status().k, fx.engine.status().n), (2, 4));
     assert!(report.certified && report.remaining == 0 && report.crowded_log == 0, "{report:?}");
     assert_eq!((fx.at("p0"), fx.shards(0), report.left), (0, 0, report.control));
