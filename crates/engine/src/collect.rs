@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use diaspore_block::id::{BlockId, Timestamp};
 use diaspore_block::manifest::BlockKind;
-use diaspore_block::name::ObjectName;
 use diaspore_block::record::{BlocksCondemned, CondemnReason};
 use diaspore_ledger::{BlockEntry, Snapshot};
 use diaspore_policy::{Price, ProviderId};
@@ -86,7 +85,8 @@ pub struct Collected {
     pub sparse_blocks: u64,
     /// Buckets of which nothing is collected, since a list of chunks could not be read.
     pub unreadable_buckets: u64,
-    /// What all this costs: an estimate from above, by list prices.
+    /// What all this and the listings cost, with what earlier collections left to delete: an estimate from above, by list prices. Objects that
+    /// are no part of the log cost a read and a deletion each besides; they are not known before.
     pub cost: Cost,
     /// Bytes of chunks that were moved to new blocks.
     pub moved_bytes: u64,
@@ -121,8 +121,6 @@ pub(crate) struct Collector {
     turn: Arc<tokio::sync::Mutex<()>>,
     rounds: AtomicU64,
     state: Mutex<CollectorState>,
-    /// Unexpected objects by provider and name, and when they were first seen.
-    seen: Mutex<BTreeMap<(ProviderId, ObjectName), Timestamp>>,
     /// Condemned blocks that some provider still holds, and who was seen without a shard of them.
     clean: Mutex<BTreeMap<BlockId, BTreeSet<ProviderId>>>,
     /// Blocks condemned at a time that the clock has not reached, and when they were first met.
@@ -130,7 +128,7 @@ pub(crate) struct Collector {
     keyring_prefixes: Mutex<BTreeMap<ProviderId, String>>,
 }
 
-/// Orphans, and blocks condemned ahead of time, remembered between two sweeps.
+/// Blocks remembered between two sweeps: those that some provider still holds, and those condemned ahead of time.
 const MOST_SEEN: usize = 100_000;
 
 impl Collector {
@@ -159,15 +157,6 @@ impl Collector {
         self.keyring_prefixes.lock().unwrap_or_else(PoisonError::into_inner).get(provider).cloned()
     }
 
-    fn first_seen(&self, provider: &ProviderId, name: &ObjectName, now: Timestamp) -> Timestamp {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (provider.clone(), name.clone());
-        if seen.len() >= MOST_SEEN && !seen.contains_key(&key) {
-            return now;
-        }
-        *seen.entry(key).or_insert(now)
-    }
-
     fn clean_at(&self, block: BlockId) -> BTreeSet<ProviderId> {
         self.clean.lock().unwrap_or_else(PoisonError::into_inner).get(&block).cloned().unwrap_or_default()
     }
@@ -189,10 +178,6 @@ impl Collector {
             return now;
         }
         *ahead.entry(block).or_insert(now)
-    }
-
-    fn forget_seen(&self, provider: &ProviderId, name: &ObjectName) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&(provider.clone(), name.clone()));
     }
 }
 
@@ -381,7 +366,7 @@ impl Choice {
         let prices: Vec<&Price> = shared.fleet.providers().iter().map(|spec| &spec.price).collect();
         let price = choose::mean(&prices);
         let providers = prices.len() as u64;
-        let (mut candidates, mut stays) = (Vec::new(), (0_u64, 0_u64));
+        let (mut candidates, mut stays, mut objects) = (Vec::new(), (0_u64, 0_u64), 0_u64);
         let mut after = None;
         loop {
             let batch = view.blocks(after, PAGE).map_err(local)?;
@@ -390,7 +375,12 @@ impl Choice {
             for entry in batch {
                 let id = entry.facts.id;
                 let busy = !entry.settled || !shared.settlement.is_calm(id);
-                if busy || view.condemned(id).map_err(local)?.is_some() {
+                objects += entry.facts.placements.len() as u64;
+                if view.condemned(id).map_err(local)?.is_some() {
+                    choice.report.cost.add(&going(providers).priced(&price));
+                    continue;
+                }
+                if busy {
                     continue;
                 }
                 let Some(reason) = log.reason(&entry) else { continue };
@@ -400,7 +390,7 @@ impl Choice {
                 choice.report.live_bytes += block.live;
                 if block.live == 0 {
                     choice.report.dead_blocks += 1;
-                    choice.report.cost.add(&going(&block, providers).priced(&price));
+                    choice.report.cost.add(&going(providers).priced(&price));
                     choice.dead.entry(reason).or_default().push(id);
                     continue;
                 }
@@ -414,16 +404,17 @@ impl Choice {
         for block in choose::sparse(candidates, stays, bounds, &price) {
             choice.report.sparse_blocks += 1;
             choice.report.cost.add(&block.cost_of_emptying(&price));
-            choice.report.cost.add(&going(&block, providers).priced(&price));
+            choice.report.cost.add(&going(providers).priced(&price));
             choice.sparse.push(block.id);
         }
+        let listings = providers * inventory::requests(objects.div_ceil(providers.max(1)));
+        choice.report.cost.add(&choose::Cost { writes: listings, ..Cost::default() }.priced(&price));
         Ok(choice)
     }
 }
 
 /// Deleting a block everywhere, and looking.
-fn going(block: &Block, providers: u64) -> choose::Cost {
-    debug_assert!(u64::from(block.n) <= providers.max(32), "a block has no more shards than there are providers");
+fn going(providers: u64) -> choose::Cost {
     Cost { reads: providers, deletes: providers, ..Cost::default() }
 }
 

@@ -83,7 +83,7 @@ fn plan_text(plan: &Collected) -> String {
         ),
         format!("To Delete: {} blocks   To Empty: {} blocks", grouped(plan.dead_blocks + plan.sparse_blocks), grouped(plan.sparse_blocks)),
         format!(
-            "Cost: at most {} writes, {} reads, {} deletes; {} to read, {} to write; {:.4} USD by list price",
+            "Cost: at most {} writes and listings, {} reads, {} deletes; {} to read, {} to write; {:.4} USD by list price",
             grouped(cost.writes),
             grouped(cost.reads),
             grouped(cost.deletes),
@@ -139,7 +139,7 @@ mod tests {
         let text = plan_text(&plan);
         assert!(
             text.starts_with(
-                "Dead: 2.0 GiB of 3.0 GiB in 1,200 blocks\nTo Delete: 107 blocks   To Empty: 7 blocks\nCost: at most 1,234 writes"
+                "Dead: 2.0 GiB of 3.0 GiB in 1,200 blocks\nTo Delete: 107 blocks   To Empty: 7 blocks\nCost: at most 1,234 writes and listings"
             ),
             "{text}"
         );

@@ -141,6 +141,12 @@ pub(crate) async fn list(
     Ok(extent)
 }
 
+/// Requests that listing so many objects takes, in pages of 1000: a partial page for every folder, and those that first find out that there are too many.
+pub(super) const fn requests(objects: u64) -> u64 {
+    let folders = 256 + 3;
+    objects / 1000 + 1 + if objects < AT_ONCE as u64 { 0 } else { AT_ONCE as u64 / 1000 + folders }
+}
+
 fn control_prefixes(ground: &Ground, provider: &ProviderId) -> Vec<String> {
     let names = [ground.names.claim_prefix(provider.as_str()), ground.names.head_prefix(provider.as_str())];
     names.into_iter().chain(ground.collector.keyring_prefix(provider)).collect()

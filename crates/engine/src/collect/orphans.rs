@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, IncarnationId};
+use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, IncarnationId, Timestamp};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::ObjectName;
 use diaspore_ledger::{ChainEntry, Snapshot};
@@ -54,7 +54,7 @@ pub struct Found {
     pub orphans: u64,
     /// Their bytes.
     pub orphan_bytes: u64,
-    /// Orphans that were deleted; the others have to be seen once more, a grace time later.
+    /// Orphans that were deleted; the others go when whoever wrote them was superseded a grace time ago.
     pub deleted: u64,
     /// Objects that are not this deployment's, or cannot be told to be. They are never touched.
     pub foreign: u64,
@@ -62,7 +62,7 @@ pub struct Found {
     pub foreign_bytes: u64,
 }
 
-/// Looks through every provider and deletes what is certainly dead and was seen `grace` ago.
+/// Looks through every provider and deletes what is certainly dead and has been for `grace`.
 pub(super) async fn sweep(shared: &Arc<Shared>, grace: Duration, allowance: &Allowance) -> Result<BTreeMap<String, Found>, Error> {
     let mut all = BTreeMap::new();
     let past = Past::of(shared)?.some(if grace.is_zero() { PER_SWEEP_NOW } else { PER_SWEEP }, &mut shared.rng());
@@ -143,10 +143,10 @@ async fn at(
         });
         let places = identify(shared, &view, provider, past, &mut unexpected).await?;
         for (place, name, size) in places {
-            if !past.dead.contains(&place.incarnation) {
+            let Some(since) = past.dead.get(&place.incarnation) else {
                 found.pending += 1;
                 continue;
-            }
+            };
             allowance.take(2).await;
             if !is_ours(shared, provider, place).await {
                 unexpected.insert(inventory::short(&name), (name, size));
@@ -154,11 +154,9 @@ async fn at(
             }
             found.orphans += 1;
             found.orphan_bytes += size;
-            let since = shared.collector.first_seen(provider, &name, shared.clock.now());
             let old = u128::from(shared.clock.now().0.saturating_sub(since.0)) >= grace.as_millis();
             if old && shared.fleet.delete(provider, name.as_str(), Deadline::control()).await.is_ok() {
                 found.deleted += 1;
-                shared.collector.forget_seen(provider, &name);
             }
         }
     }
@@ -172,8 +170,8 @@ struct Past {
     /// Newest first, as far as that is known.
     all: Vec<IncarnationId>,
     /// Those that can bring nothing into the log any more: all below ours, once everything up to our decision is settled. Before that, what
-    /// they left may still be needed to read what was carried over.
-    dead: BTreeSet<IncarnationId>,
+    /// they left may still be needed to read what was carried over. And since when: the first start of a later one that this disk knows of.
+    dead: BTreeMap<IncarnationId, Timestamp>,
 }
 
 impl Past {
@@ -184,7 +182,8 @@ impl Past {
         let decided = chain.iter().rev().find(|entry| entry.incarnation == own.1).map(|entry| entry.seq);
         let is_settled = decided.is_some_and(|decision| shared.settlement.settled_through() >= decision);
         let claimed = shared.fence.book().ranks().into_iter().filter(|rank| *rank <= own);
-        let noted = view.incarnations().map_err(local)?.into_iter().map(|note| (note.epoch, note.incarnation));
+        let notes = view.incarnations().map_err(local)?;
+        let noted = notes.iter().map(|note| (note.epoch, note.incarnation));
         let before = |entry: ChainEntry| [Some((Epoch(0), entry.incarnation)), entry.predecessor.map(|(before, epoch)| (epoch, before))];
         let ruled = chain.into_iter().flat_map(before).flatten();
         let mut epochs: BTreeMap<IncarnationId, Epoch> = BTreeMap::new();
@@ -192,7 +191,10 @@ impl Past {
             let known = epochs.entry(incarnation).or_insert(epoch);
             *known = epoch.max(*known);
         }
-        let dead = epochs.keys().copied().filter(|incarnation| is_settled && *incarnation != own.1).collect();
+        let now = shared.clock.now();
+        let since = |epoch: Epoch| notes.iter().filter(|note| note.epoch > epoch).map(|note| note.started).min().unwrap_or(now);
+        let dead = epochs.iter().filter(|(incarnation, _)| is_settled && **incarnation != own.1);
+        let dead = dead.map(|(incarnation, epoch)| (*incarnation, since(*epoch))).collect();
         let mut all: Vec<IncarnationId> = epochs.keys().copied().collect();
         all.sort_by_key(|incarnation| std::cmp::Reverse(epochs.get(incarnation).copied()));
         Ok(Self { all, dead })
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn the_newest_incarnations_are_always_searched_and_the_others_in_turn() {
         let all: Vec<IncarnationId> = (0..100).map(|index| IncarnationId::from_bytes([index; 16])).collect();
-        let past = || Past { all: all.clone(), dead: BTreeSet::new() };
+        let past = || Past { all: all.clone(), dead: BTreeMap::new() };
         let mut rng = StdRng::seed_from_u64(1);
         let mut met = BTreeSet::new();
         for _ in 0..100 {
