@@ -174,9 +174,14 @@ fn affordable(cost: &Cost, most: Option<u64>) -> Result<(), Error> {
         None => Ok(()),
         Some(most) => Err(Error::new(
             ErrorKind::Invalid,
-            format!("it costs up to {} micro-dollars by list prices, more than the {most} allowed; nothing was done", cost.microdollars),
+            format!("it costs up to {} USD by list prices, more than the {} allowed; nothing was done", usd(cost.microdollars), usd(most)),
         )),
     }
+}
+
+/// Micro-dollars as dollars, exactly.
+fn usd(micro: u64) -> String {
+    format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
 }
 
 /// What lies there, what moving it costs, and whether there is room for it.
@@ -354,6 +359,7 @@ mod tests {
         let cost = Cost { microdollars: 2_500_001, ..Cost::default() };
         affordable(&cost, None).unwrap();
         affordable(&cost, Some(2_500_001)).unwrap();
-        assert!(affordable(&cost, Some(2_500_000)).unwrap_err().message.contains("nothing was done"));
+        let refused = affordable(&cost, Some(2_500_000)).unwrap_err().message;
+        assert!(refused.contains("up to 2.500001 USD") && refused.contains("the 2.500000 allowed; nothing was done"), "{refused}");
     }
 }
