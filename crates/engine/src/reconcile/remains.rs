@@ -157,10 +157,13 @@ impl Remains {
             }
         }
         remains.writers.sort_unstable_by_key(|writer| writer.rank);
-        // What a later decision passed over never was part of the log.
-        let decisions = remains.writers.iter().filter_map(|writer| writer.decision.as_ref());
-        remains.passed = decisions.flat_map(|decision| decision.passed_over.clone()).collect();
         let Self { writers, passed, .. } = &mut remains;
+        // What a later decision passed over never was part of the log, and decides nothing itself.
+        for writer in writers.iter().rev() {
+            if let Some(decision) = writer.decision.as_ref().filter(|_| !passed.contains(&writer.rank.1)) {
+                passed.extend(decision.passed_over.iter().copied());
+            }
+        }
         writers.retain(|writer| !passed.contains(&writer.rank.1));
         Ok(remains)
     }

@@ -4,7 +4,7 @@ use diaspore_block::id::Seq;
 use diaspore_block::name::Names;
 use diaspore_testkit::Tripwire;
 
-use super::loss::{RECOVER, accepted, holds_whatever_comes_back, lose, onlooker, ranks, refused, saved, written};
+use super::loss::{RECOVER, accepted, bring_back, holds_whatever_comes_back, lose, onlooker, ranks, refused, saved, written};
 use super::*;
 use crate::api::{BodyStream, PutOptions};
 use crate::claim::ClaimBook;
@@ -108,7 +108,7 @@ async fn whatever_step_an_accepted_recovery_dies_at_nothing_more_is_lost() {
     }
     let left = saved(&world).await;
     let (mut died, mut offered_again) = (0, 0);
-    for step in (0..).step_by(5) {
+    for step in (0..).step_by(3) {
         world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
         for (store, objects) in world.hostile.iter().zip(&left) {
             for (path, bytes) in objects {
@@ -212,4 +212,44 @@ async fn incarnations_without_a_claim_are_found_by_the_decisions() {
         let spot = remains.look(&ground, &evidence, Seq(seq), None).await.unwrap();
         assert!(matches!(spot, Spot::Found(..)), "{seq}: {spot:?}");
     }
+}
+
+/// An accepted recovery came to nothing and was passed over by a start that found everything again. Then what it wrote shows up: its word on
+/// those before it counts no more than it does.
+#[tokio::test(start_paused = true)]
+async fn who_was_passed_over_passes_nobody_over() {
+    let mut world = World::new();
+    let disk = written(&mut world, 6).await;
+    let (end, before) = (applied(&world, &disk).0, saved(&world).await);
+    for at in 0..4 {
+        world.wipe(at).await;
+    }
+    let loss = refused(&mut world, &MemoryMedium::new()).await;
+    let engine = accepted(&mut world, &MemoryMedium::new(), &loss.token).await.unwrap();
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let (late, accepting) = (saved(&world).await, *ranks(&world).await.last().unwrap());
+    // Nothing of it arrived but its claim.
+    for (at, objects) in late.iter().enumerate() {
+        world.wipe(at).await;
+        let claim = Names::new(&world.keys.name).claim(&format!("p{at}"), accepting.1, accepting.0);
+        let (path, bytes) = objects.iter().find(|(path, _)| path.as_ref() == claim.as_str()).unwrap();
+        world.stores[at].put(path, bytes.clone().into()).await.unwrap();
+    }
+    bring_back(&world, &before).await;
+    let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
+    assert_eq!(count(&engine, &world).await, 6);
+    fill(&engine, &world, 6..9).await;
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    bring_back(&world, &late).await;
+    lose(&world, 0..4, *ranks(&world).await.last().unwrap(), 2).await;
+    let (book, ground) = (ClaimBook::default(), onlooker(&world));
+    book.survey(&ground, None).await;
+    let (hints, evidence) = (Hints::gather(&ground).await, Evidence::nothing());
+    let remains = Remains::find(&ground, &book, &evidence, &hints, (None, Seq(0))).await.unwrap();
+    let left = |rank| remains.writers.iter().any(|writer| writer.rank == rank);
+    assert!(left(ranks(&world).await[0]) && !left(accepting), "{remains:?}");
+    let loss = refused(&mut world, &MemoryMedium::new()).await;
+    assert_eq!((loss.kept_through, loss.unknown.as_slice()), (end + 2, [(end + 3, end + 3)].as_slice()), "{loss:?}");
 }
