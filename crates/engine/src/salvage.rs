@@ -18,6 +18,7 @@ use diaspore_ledger::{BlobEntry, Ledger, ListItem, ListQuery};
 use diaspore_provider::Fleet;
 
 use crate::api::{BlobStream, Error};
+use crate::checkpoint::heads;
 use crate::claim::ClaimBook;
 use crate::config::EngineConfig;
 use crate::losses;
@@ -67,13 +68,6 @@ impl Salvaged {
     /// Whether nothing tells of anything that the log does not say.
     pub fn is_whole(&self) -> bool {
         self.holes.is_empty() && self.unmapped.is_empty() && self.silent.is_empty()
-    }
-
-    fn hole(&mut self, seq: u64) {
-        match self.holes.last_mut() {
-            Some((_, end)) if *end + 1 == seq => *end = seq,
-            _ => self.holes.push((seq, seq)),
-        }
     }
 }
 
@@ -158,10 +152,11 @@ impl Salvage {
         let book = ClaimBook::default();
         let answered = book.survey(&ground, None).await.answered;
         let hints = Hints::gather(&ground).await;
+        let announced = heads::find(&ground).await;
         let evidence = Evidence::nothing();
-        let remains = Remains::find(&ground, &book, &evidence, &hints, (None, heads_cover(&ground).await)).await?;
+        let remains = Remains::find(&ground, &book, &evidence, &hints, (None, announced.covers())).await?;
         ground.unjudged.check()?;
-        let newest = base::install_newest(&ground, |root| remains.admits(root.incarnation, root.covers)).await?;
+        let newest = base::install_newest(&ground, &announced, |root| remains.admits(root.incarnation, root.covers)).await?;
         let mut salvaged = Salvaged {
             silent: ground.fleet.domains().difference(&answered).map(ToString::to_string).collect(),
             incarnations: remains.writers.len() as u64,
@@ -298,12 +293,6 @@ fn blob(tenant: (&str, TenantId), bucket: (&str, BucketId), key: Vec<u8>, entry:
         ids: (tenant.1, bucket.1),
         content: entry.content,
     }
-}
-
-/// The newest position that a head covers: where the log is looked for besides its beginning.
-async fn heads_cover(ground: &Ground) -> diaspore_block::id::Seq {
-    let announced = crate::checkpoint::heads::find(ground).await;
-    announced.heads.first().map(|head| head.covers).unwrap_or_default()
 }
 
 #[cfg(test)]

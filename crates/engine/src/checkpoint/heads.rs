@@ -35,6 +35,13 @@ pub(crate) struct Announced {
     pub(crate) silent: BTreeSet<FailureDomain>,
 }
 
+impl Announced {
+    /// The newest position that a head covers.
+    pub(crate) fn covers(&self) -> Seq {
+        self.heads.first().map(|head| head.covers).unwrap_or_default()
+    }
+}
+
 /// Asks every provider for the heads it has.
 pub(crate) async fn find(ground: &Ground) -> Announced {
     let asked = ground.fleet.providers().iter().map(async |spec| (spec, listed(ground, &spec.id).await));

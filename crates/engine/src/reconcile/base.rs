@@ -19,7 +19,7 @@ use super::loss::ALL_LATER;
 use super::position::Evidence;
 use super::{Claimed, declared_lost, local_end};
 use crate::api::{Error, ErrorKind};
-use crate::checkpoint::heads;
+use crate::checkpoint::heads::{self, Announced};
 use crate::checkpoint::read::{self, Missing};
 use crate::layout;
 use crate::namespace::local;
@@ -197,13 +197,17 @@ pub(crate) struct Newest {
     pub(crate) hidden: Option<String>,
 }
 
-/// Installs the newest compacted log above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
+/// Installs the newest of the announced compacted logs above what the ledger holds that can be read whole and that `admits` lets pass, asking no decision. For
 /// a log whose decisions are gone.
 ///
 /// What the disk holds stays unless all of what takes its place was seen. Should that go all the same while it is read, the installation
 /// stays broken off: an empty state would look like a log of which nothing is left.
-pub(crate) async fn install_newest(ground: &Ground, admits: impl Fn(&CompactedRoot) -> bool) -> Result<Newest, Error> {
-    let (announced, lost) = (heads::find(ground).await, declared_lost(ground)?);
+pub(crate) async fn install_newest(
+    ground: &Ground,
+    announced: &Announced,
+    admits: impl Fn(&CompactedRoot) -> bool,
+) -> Result<Newest, Error> {
+    let lost = declared_lost(ground)?;
     let held = local_end(ground)?.is_some();
     let mut begun = false;
     let mut hidden = None;

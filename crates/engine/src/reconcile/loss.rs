@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::pin::pin;
 
 use diaspore_block::id::{Counter, IncarnationId, Seq};
 use diaspore_block::log::LogTree;
 use diaspore_block::record::Private;
+use diaspore_policy::FailureDomain;
+use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::chain::{Chain, Stretch, decision_in, refused};
@@ -130,33 +133,16 @@ pub(super) async fn resolve(ground: &Ground, claimed: &Claimed, evidence: &Evide
 async fn assess(ground: &Ground, claimed: &Claimed, evidence: &Evidence) -> Result<Plan, Error> {
     let hints = Hints::gather(ground).await;
     let announced = crate::checkpoint::heads::find(ground).await;
-    let covered = announced.heads.first().map(|head| head.covers).unwrap_or_default();
-    let remains = Remains::find(ground, &claimed.book, evidence, &hints, (Some(claimed.rank), covered)).await?;
+    let remains = Remains::find(ground, &claimed.book, evidence, &hints, (Some(claimed.rank), announced.covers())).await?;
     ground.unjudged.check()?;
-    let newest = base::install_newest(ground, |root| remains.admits(root.incarnation, root.covers)).await?;
+    let newest = base::install_newest(ground, &announced, |root| remains.admits(root.incarnation, root.covers)).await?;
     if let Some(why) = newest.hidden {
         let message = format!("a compacted log cannot be read now: {why}; bring silent domains back, or declare them lost");
         return Err(Error::new(ErrorKind::DataUnavailable, message));
     }
-    let mut silent = BTreeSet::new();
     let mut walk = Walk::begin(ground, claimed)?;
-    let last = remains.last().max(newest.marks).max(Seq(walk.loss.kept_through));
-    walk.loss.known_through = last.0;
-    for seq in walk.loss.kept_through + 1..=last.0 {
-        let spot = remains.look(ground, evidence, Seq(seq), None).await?;
-        ground.unjudged.check()?;
-        let next = if walk.ended { None } else { next(ground, evidence, &remains, &walk.tree, (Seq(seq), &spot)).await? };
-        match (next, spot) {
-            (Some(next), _) => walk.keep(ground, &claimed.book, next)?,
-            (None, Spot::Found(found, _)) => walk.leave(ground, &found)?,
-            (None, Spot::Gap(waiting)) => {
-                walk.ended = true;
-                silent.extend(waiting);
-                note(&mut walk.loss.unknown, seq);
-            }
-        }
-    }
-    let Walk { mut loss, ruling, blobs, tree, .. } = walk;
+    walk.through(ground, evidence, &claimed.book, (&remains, newest.marks)).await?;
+    let Walk { mut loss, ruling, blobs, tree, mut silent, .. } = walk;
     // Whoever took no claim is silent, and whoever took it and did not say what it holds of what is missing.
     let missing = ground.fleet.domains().into_iter().filter(|domain| !claimed.acknowledged.contains(domain));
     let (declared, unexplained): (Vec<_>, Vec<_>) = missing.partition(|domain| evidence.lost.contains(domain));
@@ -177,6 +163,8 @@ struct Walk {
     ruling: Option<Rank>,
     /// Whether the end of what is kept was passed.
     ended: bool,
+    /// Who did not say what they hold where something is missing.
+    silent: BTreeSet<FailureDomain>,
     /// Over all blobs, listed or not.
     blobs: Sha256,
 }
@@ -187,7 +175,35 @@ impl Walk {
         let have = local_end(ground)?;
         let ruling = have.map(|have| rank_of(&claimed.book, have.incarnation, have.seq)).transpose()?;
         let loss = Loss { kept_through: tip.seq.0 - 1, ..Loss::default() };
-        Ok(Self { loss, tree: tip.log, ruling, ended: false, blobs: Sha256::new() })
+        Ok(Self { loss, tree: tip.log, ruling, ended: false, silent: BTreeSet::new(), blobs: Sha256::new() })
+    }
+
+    /// Up to the last position that anything tells of.
+    async fn through(
+        &mut self,
+        ground: &Ground,
+        evidence: &Evidence,
+        book: &ClaimBook,
+        (remains, marks): (&Remains, Seq),
+    ) -> Result<(), Error> {
+        let kept = self.loss.kept_through;
+        self.loss.known_through = remains.last().max(marks).0.max(kept);
+        let mut spots = pin!(remains.spots(ground, evidence, kept + 1..=self.loss.known_through));
+        while let Some((seq, spot)) = spots.next().await {
+            ground.unjudged.check()?;
+            let spot = spot?;
+            let next = if self.ended { None } else { next(ground, evidence, remains, &self.tree, (Seq(seq), &spot)).await? };
+            match (next, spot) {
+                (Some(next), _) => self.keep(ground, book, next)?,
+                (None, Spot::Found(found, _)) => self.leave(ground, &found)?,
+                (None, Spot::Gap(waiting)) => {
+                    self.ended = true;
+                    self.silent.extend(waiting);
+                    note(&mut self.loss.unknown, seq);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One position more. Who rules is what the log says: the last one that decided in it. Whose copy of it was found tells nothing, as that
@@ -275,7 +291,8 @@ fn rank_of(book: &ClaimBook, ruling: IncarnationId, seq: Seq) -> Result<Rank, Er
     rank.ok_or_else(|| refused(format!("what stands at sequence {seq} is of incarnation {ruling}, which no provider knows")))
 }
 
-fn note(ranges: &mut Vec<(u64, u64)>, seq: u64) {
+/// Adds a position behind all others to ranges, both ends included.
+pub(crate) fn note(ranges: &mut Vec<(u64, u64)>, seq: u64) {
     match ranges.last_mut() {
         Some((_, end)) if *end + 1 == seq => *end = seq,
         _ => ranges.push((seq, seq)),
@@ -320,9 +337,9 @@ async fn accept(ground: &Ground, claimed: &Claimed, evidence: &Evidence, plan: P
     let (mut pending, mut tree) = (VecDeque::new(), tip.log);
     let window = u64::from(ground.config.profile.window);
     let mut decided: BTreeSet<IncarnationId> = local_end(ground)?.into_iter().map(|have| have.incarnation).collect();
-    for seq in tip.seq.0..=loss.kept_through {
-        let spot = remains.look(ground, evidence, Seq(seq), None).await?;
-        let next = next(ground, evidence, &remains, &tree, (Seq(seq), &spot)).await?.ok_or_else(changed)?;
+    let mut spots = pin!(remains.spots(ground, evidence, tip.seq.0..=loss.kept_through));
+    while let Some((seq, spot)) = spots.next().await {
+        let next = next(ground, evidence, &remains, &tree, (Seq(seq), &spot?)).await?.ok_or_else(changed)?;
         decided.extend(decision_in(ground, &next.found)?.map(|(incarnation, _)| incarnation));
         tree = next.tree;
         hold_back(ground, &mut pending, *next.found, window)?;

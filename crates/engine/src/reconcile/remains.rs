@@ -5,12 +5,15 @@
 //! those before it, of whose blocks it carried copies; those before it everywhere as long as nothing tells that it decided. Whether a block that is found continues the log is not concluded from this: its
 //! manifest states the root of the log behind it, and that must be the one that the leaves before it give.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use diaspore_block::id::{Attempt, Counter, IncarnationId, Seq};
-use diaspore_block::manifest::BlockKind;
+use diaspore_block::manifest::{BlockKind, Manifest};
 use diaspore_block::record::Decision;
 use diaspore_policy::{FailureDomain, ProviderId};
+use futures::future::join_all;
+use futures::stream::{self, Stream, StreamExt};
 
 use super::chain::{decided_subject, decision_in, subject};
 use super::position::{Care, Evidence, Found, Subject, Verdict};
@@ -24,8 +27,15 @@ use crate::world::cpu;
 
 /// Counters tried beyond the last one of an incarnation whose name a listing shows.
 const BEYOND: u64 = 1 << 12;
-/// Visible blocks that are asked for their header until one tells where its incarnation began.
+/// Blocks of one incarnation that are asked for their header among those listed first, and among the newest.
 const GLIMPSES: usize = 64;
+
+/// Names kept of one provider's listing: 64 MB. One that shows more gives no hints, and whoever rescues keeps the memory to do so.
+const MOST_NAMES: usize = 4_000_000;
+/// Headers asked for at once.
+const AT_ONCE: usize = 16;
+/// Positions looked at ahead.
+const AHEAD: usize = 8;
 
 /// One incarnation that left something.
 #[derive(Debug)]
@@ -59,20 +69,32 @@ pub(crate) struct Hints(Vec<(ProviderId, Vec<(u64, u64)>)>);
 impl Hints {
     /// Lists every provider that answers.
     pub(crate) async fn gather(ground: &Ground) -> Self {
-        let mut all = Vec::new();
-        for spec in ground.fleet.providers() {
-            let mut names = Vec::new();
+        Self::gather_up_to(ground, MOST_NAMES).await
+    }
+
+    /// The same, of `most` names at each provider.
+    pub(super) async fn gather_up_to(ground: &Ground, most: usize) -> Self {
+        let asked = ground.fleet.providers().iter().map(async |spec| {
+            let (mut names, mut shown) = (Vec::new(), 0);
             let note = |_: &str, size, what| {
                 if let Listed::Unexpected(name) = what {
-                    names.push((short(&name), size));
+                    shown += 1;
+                    if shown <= most {
+                        names.push((short(&name), size));
+                    } else {
+                        names = Vec::new();
+                    }
                 }
             };
-            if inventory::list(ground, &spec.id, &Index::none(), &Allowance::free(), note).await.is_ok() {
-                names.sort_unstable();
-                all.push((spec.id.clone(), names));
+            inventory::list(ground, &spec.id, &Index::none(), &Allowance::free(), note).await.ok()?;
+            if shown > most {
+                tracing::warn!(provider = %spec.id, shown, "it lists more than anybody wrote: its listing is no help");
+                return None;
             }
-        }
-        Self(all)
+            names.sort_unstable();
+            Some((spec.id.clone(), names))
+        });
+        Self(join_all(asked).await.into_iter().flatten().collect())
     }
 
     /// Length of the object of this place at each provider that lists one.
@@ -123,7 +145,8 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Looks at every incarnation that `book` knows and those that decisions lead to, which it knows from then on, except `own`. Look from counter 0 and from where `covered` ends in each.
+    /// Looks at every incarnation that `book` knows and those that decisions lead to, which it knows from then on, except `own`: from
+    /// counter 0 and from where `covered` ends in each.
     pub(crate) async fn find(
         ground: &Ground,
         book: &ClaimBook,
@@ -177,40 +200,25 @@ impl Remains {
         covered: Seq,
     ) -> Result<Option<Writer>, Error> {
         let held = evidence.held.keys().filter(|(holder, _)| *holder == rank.1).map(|(_, counter)| counter.0);
-        let mut counters: BTreeSet<u64> = (0..=subject.window).chain(held).collect();
-        counters.extend(hints.counters(ground, BlockKind::Commit, rank.1, 0));
-        let (mut first, mut last, mut decided_at) = (None, 0, None);
-        // The first block that says that something of this incarnation's own was acknowledged.
-        let mut served: Option<u64> = None;
-        let mut later: Vec<u64> = Vec::new();
-        for counter in counters.iter().copied().take(GLIMPSES) {
-            let Some((seq, kind, acked)) = glimpse(ground, evidence, rank.1, Counter(counter)).await else { continue };
-            self.marks = self.marks.max(acked);
-            let begins = seq.0.saturating_sub(counter);
-            if first.is_none() && covered.0 > begins {
-                later = hints.counters(ground, BlockKind::Commit, rank.1, covered.0 - begins);
-            }
-            first.get_or_insert(begins);
-            last = last.max(counter);
-            if kind == BlockKind::Decision {
-                decided_at.get_or_insert(counter);
-            }
-            if acked.0 >= begins {
-                served.get_or_insert(counter);
-            }
-            if decided_at.is_some() && counter > subject.window {
-                break;
-            }
+        let near: BTreeSet<u64> = (0..=subject.window).chain(held).collect();
+        let mut far = hints.counters(ground, BlockKind::Commit, rank.1, 0);
+        let mut seen = glimpses(ground, evidence, rank.1, near.iter().copied()).await;
+        if seen.is_empty() {
+            seen = glimpses(ground, evidence, rank.1, far.iter().copied().take(GLIMPSES)).await;
         }
-        let Some(first) = first else { return Ok(None) };
+        let Some(first) = seen.first_key_value().map(|(counter, glimpse)| glimpse.seq.0.saturating_sub(*counter)) else { return Ok(None) };
+        if covered.0 > first {
+            far.extend(hints.counters(ground, BlockKind::Commit, rank.1, covered.0 - first));
+        }
         // The newest headers speak of the most.
-        counters.extend(later);
-        for counter in counters.iter().rev().copied().filter(|counter| *counter > last).take(GLIMPSES).collect::<Vec<_>>() {
-            if let Some((_, _, acked)) = glimpse(ground, evidence, rank.1, Counter(counter)).await {
-                self.marks = self.marks.max(acked);
-                last = last.max(counter);
-            }
-        }
+        let newest: BTreeSet<u64> = far.into_iter().filter(|counter| !near.contains(counter)).collect();
+        seen.extend(glimpses(ground, evidence, rank.1, newest.into_iter().rev().take(GLIMPSES)).await);
+        self.marks = seen.values().map(|glimpse| glimpse.acked).fold(self.marks, Ord::max);
+        let last = seen.last_key_value().map_or(0, |(counter, _)| *counter);
+        let find = |is: fn(&Glimpse, u64) -> bool| seen.iter().find(|(_, glimpse)| is(glimpse, first)).map(|(counter, _)| *counter);
+        let decided_at = find(|glimpse, _| glimpse.kind == BlockKind::Decision);
+        // The first block that says that something of this incarnation's own was acknowledged.
+        let served = find(|glimpse, first| glimpse.acked.0 >= first);
         let decision = match decided_at {
             Some(at) => match evidence.judge(ground, &subject, Counter(at), Care::Replay).await? {
                 Verdict::Readable(found) => decision_in(ground, &found)?.map(|(_, decision)| decision),
@@ -252,6 +260,16 @@ impl Remains {
         })
     }
 
+    /// What stands at each of these positions, in order.
+    pub(crate) fn spots(
+        &self,
+        ground: &Ground,
+        evidence: &Evidence,
+        seqs: RangeInclusive<u64>,
+    ) -> impl Stream<Item = (u64, Result<Spot, Error>)> {
+        stream::iter(seqs).map(move |seq| async move { (seq, self.look(ground, evidence, Seq(seq), None).await) }).buffered(AHEAD)
+    }
+
     /// What stands at `seq`, of anybody or of those `below` a rank.
     pub(crate) async fn look(&self, ground: &Ground, evidence: &Evidence, seq: Seq, below: Option<Rank>) -> Result<Spot, Error> {
         let mut waiting = BTreeSet::new();
@@ -274,18 +292,50 @@ impl Writer {
     }
 }
 
-/// Sequence, kind and mark of a block, from one verified header of any attempt.
-async fn glimpse(ground: &Ground, evidence: &Evidence, incarnation: IncarnationId, counter: Counter) -> Option<(Seq, BlockKind, Seq)> {
+/// What one verified header says of its block.
+#[derive(Debug, Clone, Copy)]
+struct Glimpse {
+    seq: Seq,
+    kind: BlockKind,
+    /// What it says was acknowledged.
+    acked: Seq,
+}
+
+impl Glimpse {
+    fn of(manifest: &Manifest) -> Self {
+        Self { seq: manifest.log.seq, kind: manifest.position.kind, acked: manifest.log.acked_through }
+    }
+}
+
+/// Those of an incarnation's blocks of which anything can be seen.
+async fn glimpses(
+    ground: &Ground,
+    evidence: &Evidence,
+    incarnation: IncarnationId,
+    counters: impl Iterator<Item = u64>,
+) -> BTreeMap<u64, Glimpse> {
+    let asked = counters.map(async |counter| Some((counter, glimpse(ground, evidence, incarnation, Counter(counter)).await?)));
+    let asked: Vec<_> = asked.collect();
+    stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
+}
+
+/// The first verified header of any attempt.
+async fn glimpse(ground: &Ground, evidence: &Evidence, incarnation: IncarnationId, counter: Counter) -> Option<Glimpse> {
     if let Some(issued) = evidence.held.get(&(incarnation, counter)).and_then(|held| held.first())
         && let Some(found) = Found::from_journal(ground, issued)
     {
-        return Some((found.seq(), found.manifest.position.kind, found.manifest.log.acked_through));
+        return Some(Glimpse::of(&found.manifest));
     }
-    for attempt in Attempt::all() {
-        let place = Place { kind: BlockKind::Commit, incarnation, counter, attempt };
-        if let Some(seen) = survey(ground, place, Depth::Header, Some(1)).await.seen.first() {
-            let manifest = seen.header.manifest();
-            return Some((manifest.log.seq, manifest.position.kind, manifest.log.acked_through));
+    // Nearly everything stands under the first attempt.
+    let (first, others) = Attempt::all().partition::<Vec<_>, _>(|attempt| *attempt == Attempt(0));
+    for attempts in [first, others] {
+        let surveys = join_all(attempts.into_iter().map(async |attempt| {
+            let place = Place { kind: BlockKind::Commit, incarnation, counter, attempt };
+            survey(ground, place, Depth::Header, Some(1)).await
+        }));
+        let seen = surveys.await.into_iter().find_map(|survey| survey.seen.first().map(|seen| Glimpse::of(seen.header.manifest())));
+        if seen.is_some() {
+            return seen;
         }
     }
     None

@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use diaspore_block::id::{BucketId, Seq, SubjectId, TenantId};
 use diaspore_block::record::{BucketCreated, Class, Outcome, Private, Record, RecordFacts, TenantCreated};
 use diaspore_ledger::{AppliedBlock, LedgerError, Snapshot};
-use futures::stream::{self, StreamExt};
+use futures::StreamExt;
 
 use super::{Salvaged, Unmapped};
 use crate::api::Error;
 use crate::namespace::local;
+use crate::reconcile::loss::note;
 use crate::reconcile::position::{Evidence, Found};
 use crate::reconcile::remains::{Remains, Spot};
 use crate::shared::Ground;
 use crate::world::cpu;
-
-/// Positions looked at ahead.
-const AHEAD: usize = 8;
 
 /// Reads every position behind what the ledger holds.
 pub(super) async fn replay(
@@ -30,9 +28,7 @@ pub(super) async fn replay(
     let mut silent: BTreeSet<String> = std::mem::take(&mut salvaged.silent).into_iter().collect();
     let last = remains.last().max(marks).0;
     salvaged.last = last.max(salvaged.compacted_through);
-    let spots =
-        stream::iter(from..=last).map(|seq| async move { (seq, remains.look(ground, evidence, Seq(seq), None).await) }).buffered(AHEAD);
-    futures::pin_mut!(spots);
+    let mut spots = std::pin::pin!(remains.spots(ground, evidence, from..=last));
     while let Some((seq, spot)) = spots.next().await {
         let taken = match spot {
             Ok(Spot::Found(found, _)) => {
@@ -52,7 +48,7 @@ pub(super) async fn replay(
         if taken {
             salvaged.blocks += 1;
         } else {
-            salvaged.hole(seq);
+            note(&mut salvaged.holes, seq);
         }
     }
     salvaged.silent = silent.into_iter().collect();

@@ -3,6 +3,7 @@
 use diaspore_block::id::Seq;
 use diaspore_block::name::Names;
 use diaspore_testkit::Tripwire;
+use futures::StreamExt;
 
 use super::loss::{RECOVER, accepted, bring_back, holds_whatever_comes_back, lose, onlooker, ranks, refused, saved, written};
 use super::*;
@@ -212,6 +213,52 @@ async fn incarnations_without_a_claim_are_found_by_the_decisions() {
         let spot = remains.look(&ground, &evidence, Seq(seq), None).await.unwrap();
         assert!(matches!(spot, Spot::Found(..)), "{seq}: {spot:?}");
     }
+}
+
+/// A listing that is longer than anything that was ever written is no help, and costs no memory; those of the others are.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_lists_too_much_gives_no_hints() {
+    let mut world = World::new();
+    written(&mut world, 6).await;
+    let ground = onlooker(&world);
+    let all = Hints::gather(&ground).await.objects();
+    let each = usize::try_from(all).unwrap() / 6;
+    assert!(each > 5, "{all} objects at six");
+    for at in 0..2 * each {
+        let name = format!("ab/{at:038x}");
+        world.stores[0].put(&name.as_str().into(), vec![0; 100].into()).await.unwrap();
+    }
+    assert_eq!(Hints::gather(&ground).await.objects(), all + 2 * each as u64);
+    assert_eq!(Hints::gather_up_to(&ground, 2 * each).await.objects(), all - each as u64);
+    assert_eq!(Hints::gather_up_to(&ground, 3).await.objects(), 0);
+}
+
+/// Nothing can be read of it, and a provider takes its time for every answer: many are asked for at once.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_is_not_asked_for_one_by_one() {
+    let mut world = World::new();
+    written(&mut world, 30).await;
+    for at in 0..4 {
+        world.wipe(at).await;
+    }
+    world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at))).collect();
+    let slow = Misbehaviour::Latency { fixed: std::time::Duration::from_millis(50), jitter: std::time::Duration::ZERO };
+    for (store, objects) in world.hostile.iter().zip(saved(&world).await) {
+        for (path, bytes) in objects {
+            store.tamper(path.as_ref(), Some(bytes));
+        }
+        store.set_faults(FaultPlan::from(Fault::always(slow)));
+    }
+    let (book, ground) = (ClaimBook::default(), onlooker(&world));
+    book.survey(&ground, None).await;
+    let (hints, evidence) = (Hints::gather(&ground).await, Evidence::nothing());
+    let begun = tokio::time::Instant::now();
+    let remains = Remains::find(&ground, &book, &evidence, &hints, (None, Seq(0))).await.unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    let begun = tokio::time::Instant::now();
+    let spots: Vec<_> = remains.spots(&ground, &evidence, 1..=remains.last().0).collect().await;
+    assert!(spots.len() > 30 && spots.iter().all(|(_, spot)| matches!(spot, Ok(Spot::Gap(_)))));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 /// An accepted recovery came to nothing and was passed over by a start that found everything again. Then what it wrote shows up: its word on
