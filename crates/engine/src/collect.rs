@@ -94,6 +94,8 @@ pub struct Collected {
     pub new_blocks: u64,
     /// Blocks condemned.
     pub condemned_blocks: u64,
+    /// Of those to delete or to empty, blocks that stay until all of what their chunks are read from by now was read back.
+    pub inherited_blocks: u64,
     /// Groups of blocks that could not be emptied this time.
     pub failed_moves: u64,
     /// What became of condemned blocks.
@@ -250,8 +252,9 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
     if asked.dry_run {
         return Ok(choice.report);
     }
-    let chosen = choice.dead.values().flatten().chain(&choice.sparse).copied();
-    let goes = Box::pin(heirs::provided_for(shared, &roots.view, Some(&marks), chosen)).await?;
+    let chosen = choice.dead.values().flatten().chain(&choice.sparse).copied().collect();
+    let (goes, stay) = Box::pin(heirs::provided_for(shared, &roots.view, Some(&marks), chosen)).await?;
+    choice.report.inherited_blocks = stay;
     choice.retain(&goes);
     let dead = choice.dead.values().flatten().copied();
     let mut nominated = cpu(|| nominate(&marking, &roots.view, dead.chain(choice.sparse.iter().copied())))?;
@@ -274,6 +277,9 @@ async fn one(shared: &Arc<Shared>, asked: Asked) -> Result<Collected, Error> {
             Err(error) => {
                 tracing::warn!(%error, "blocks could not be emptied; they stay");
                 choice.report.failed_moves += 1;
+                if error.kind == ErrorKind::TooFewDomains {
+                    break;
+                }
             }
         }
     }
@@ -298,7 +304,7 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId], mut count:
     let _turn = turn.map_err(|_| Error::new(ErrorKind::NotAccepted, "a collection runs; it has to end first"))?;
     let marking = shared.keep.begin_marking();
     let roots = Roots::take(shared).await?;
-    let goes = Box::pin(heirs::provided_for(shared, &roots.view, None, blocks.iter().copied())).await?;
+    let (goes, _) = Box::pin(heirs::provided_for(shared, &roots.view, None, blocks.to_vec())).await?;
     let mut nominated = cpu(|| nominate(&marking, &roots.view, goes.into_iter()))?;
     drop(marking);
     let free = nominated.blocks().to_vec();
@@ -307,7 +313,12 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, blocks: &[BlockId], mut count:
             Ok(moved) => {
                 count(condemn(shared, nominated.split(&moved.emptied.into_iter().collect()), CondemnReason::Rewritten).await?);
             }
-            Err(error) => tracing::warn!(%error, "blocks could not be written anew; they stay"),
+            Err(error) => {
+                tracing::warn!(%error, "blocks could not be written anew; they stay");
+                if error.kind == ErrorKind::TooFewDomains {
+                    break;
+                }
+            }
         }
     }
     drop((nominated, roots));

@@ -97,12 +97,19 @@ fn plan_text(plan: &Collected) -> String {
 
 fn done_text(done: &Collected) -> String {
     let swept = &done.swept;
-    let lines = [
+    let mut lines = vec![
         format!("Condemned: {} blocks", grouped(done.condemned_blocks)),
         format!("Moved: {} into {} new blocks", bytes(done.moved_bytes), grouped(done.new_blocks)),
         format!("Freed: {} in {} blocks", bytes(swept.bytes), grouped(swept.blocks)),
         format!("Waiting: {} blocks (grace time, running reads, or a provider that does not answer)", grouped(swept.waiting)),
     ];
+    if done.inherited_blocks > 0 {
+        let count = grouped(done.inherited_blocks);
+        lines.push(format!("Held Back: {count} blocks, until all shards of what their chunks are read from by now were read back"));
+    }
+    if done.failed_moves > 0 {
+        lines.push(format!("Not Emptied: {} groups of blocks; the service's log says why", grouped(done.failed_moves)));
+    }
     let rows = done.providers.iter().map(|(provider, found)| {
         [
             provider.clone(),

@@ -125,7 +125,7 @@ fn done_text(done: &Evacuated) -> String {
                 grouped(done.foreign)
             )
         } else {
-            "Left There: unknown, it does not list all that it has".to_owned()
+            "Left There: unknown, it does not answer, or does not list all that it has".to_owned()
         },
         format!("Certified In The Log: {}", if done.certified { "yes" } else { "no" }),
     ]

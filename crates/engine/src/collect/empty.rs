@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, Seq, TenantId};
-use diaspore_block::manifest::BlockKind;
 use diaspore_block::record::{BulkAdded, ProviderMode};
 use diaspore_ledger::{BlockEntry, ChunkPlace};
 use diaspore_policy::ProviderId;
+use diaspore_provider::Deadline;
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::keep::Pins;
@@ -125,7 +126,8 @@ pub(super) async fn plan(shared: &Arc<Shared>, roots: &Roots, blocks: &[BlockId]
 /// Carries one group out.
 ///
 /// # Errors
-/// When something of it could not be read, stored, settled or read back: none of its blocks may be condemned then.
+/// When something of it could not be read, stored, settled or read back: none of its blocks may be condemned then. `TooFewDomains` when
+/// providers take shards and do not give them back, or do not take them: it will be no better with the next group.
 pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved, Error> {
     let mut moved = Moved { emptied: group.blocks.into_iter().collect(), ..Moved::default() };
     for (tenant, mut survivors) in group.survivors {
@@ -141,7 +143,7 @@ pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved
                 break;
             }
         }
-        // What was written is part of the log, whatever failed: blocks that no record names would be garbage until the next start.
+        // What was written and given back becomes part of the log, whatever failed.
         let written = writer.finish().await;
         failed?;
         for (entry, shown) in &written? {
@@ -241,10 +243,38 @@ impl Writer {
 type Shown = BTreeMap<u8, ProviderId>;
 
 /// A new block of which k + 1 shards were not only acknowledged: from its record on its chunks are read from it alone, and whoever
-/// acknowledges what it drops must not be among those that it hangs on.
+/// acknowledges what it drops must not be among those that it hangs on. One that is not proven is taken back.
 async fn proven(shared: &Shared, handle: &mut BulkHandle) -> Result<(BulkAdded, Shown), Error> {
+    let (block, place) = handle.place().ok_or_else(|| Error::new(ErrorKind::Internal, "the block was taken already"))?;
+    let outcome = given_back(shared, handle, place).await;
+    if outcome.is_err() {
+        take_back(shared, block, place).await;
+    }
+    outcome
+}
+
+/// Deletes a block that no record names, nor ever will: it would lie there until the next start, and the next collection makes another.
+async fn take_back(shared: &Shared, block: BlockId, place: Place) {
+    let ended = async {
+        while shared.settlement.is_worked_on(block) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let in_time = tokio::time::timeout(RECORD_DEADLINE, ended).await;
+    tracing::debug!(in_time = in_time.is_ok(), "a block that was not given back is taken back");
+    shared.settlement.forget(&[block]);
+    let deletes = shared.fleet.providers().iter().map(async |spec| {
+        let name = shared.names.shard(&place.at(spec.id.as_str()));
+        shared.fleet.delete(&spec.id, name.as_str(), Deadline::control()).await
+    });
+    let kept = join_all(deletes).await.into_iter().filter(Result::is_err).count();
+    if kept > 0 {
+        tracing::debug!(kept, "providers did not answer; what they have goes after the next start");
+    }
+}
+
+async fn given_back(shared: &Shared, handle: &mut BulkHandle, place: Place) -> Result<(BulkAdded, Shown), Error> {
     let added = handle.quorum().await?;
-    let place = Place { kind: BlockKind::Bulk, incarnation: added.incarnation, counter: added.counter, attempt: added.attempt };
     let enough = added.geometry.k().saturating_add(1);
     for pause in [Duration::ZERO, ON_THEIR_WAY] {
         tokio::time::sleep(pause).await;
@@ -255,7 +285,7 @@ async fn proven(shared: &Shared, handle: &mut BulkHandle) -> Result<(BulkAdded, 
             return Ok((added, shown));
         }
     }
-    Err(Error::new(ErrorKind::DataUnavailable, format!("fewer than {enough} shards of a new block could be read back")))
+    Err(Error::new(ErrorKind::TooFewDomains, format!("fewer than {enough} shards of a new block could be read back")))
 }
 
 /// Waits until blocks have all their shards, also by the ledger's account, which says where they are.
@@ -271,14 +301,17 @@ async fn settled(shared: &Shared, seq: Seq, blocks: &[BlockId]) -> Result<Vec<Bl
     }
 }
 
-/// Every shard of a settled block, whole, from where the map says that it lies, but for those at accounts that were declared dead and
+/// Every shard of a settled block, whole, from where the map says that it lies, but for those at accounts that are being left or gone, and
 /// those of which that is known already. What is seen is noted, and what is missing repaired.
 pub(super) async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(), Error> {
     let facts = &entry.facts;
     let known = shared.ledger.snapshot().and_then(|view| view.check_of(facts.id)).map_err(local)?;
     let known = scrub::seen_whole(known.as_ref());
-    let dead = |provider: &str| ProviderId::new(provider).is_ok_and(|id| shared.modes.of(&id) == ProviderMode::Dead);
-    let asked: BTreeSet<u8> = facts.placements.iter().filter(|place| !dead(&place.provider)).map(|place| place.shard).collect();
+    let leaving = |provider: &str| {
+        let mode = ProviderId::new(provider).map(|id| shared.modes.of(&id));
+        mode.is_ok_and(|mode| matches!(mode, ProviderMode::Dead | ProviderMode::Draining))
+    };
+    let asked: BTreeSet<u8> = facts.placements.iter().filter(|place| !leaving(&place.provider)).map(|place| place.shard).collect();
     let asked: BTreeSet<u8> = asked.difference(&known).copied().collect();
     let seen = scrub::examine_some(shared, entry.clone(), Depth::Whole, |shard| asked.contains(&shard)).await.shards;
     let whole = seen.iter().filter(|(.., seen)| *seen == Seen::Good).count();

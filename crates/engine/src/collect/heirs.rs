@@ -4,9 +4,12 @@
 //! older block may be all that there is of those chunks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use diaspore_block::id::BlockId;
 use diaspore_ledger::Snapshot;
+use rand::seq::SliceRandom;
+use tokio::time::Instant;
 
 use super::empty::read_back;
 use super::mark::Marks;
@@ -16,23 +19,29 @@ use crate::scrub::proven_lost;
 use crate::shared::Shared;
 use crate::world::cpu;
 
-/// Those of `blocks` that have no heirs, or whose heirs all have their shards. An heir without a live chunk inherits nothing; without
-/// `marks` every chunk counts as live.
+/// Longest time for reading heirs back in one collection; those that are not reached count as not whole. Which ones come first is drawn, so
+/// that whoever drips holds up the same ones only once.
+const READS_FOR: Duration = Duration::from_mins(5);
+
+/// Those of `blocks` that have no heirs, or whose heirs all have their shards, and the number of the others. An heir without a live chunk
+/// inherits nothing; without `marks` every chunk counts as live.
 pub(super) async fn provided_for(
     shared: &Shared,
     view: &Snapshot,
     marks: Option<&Marks>,
-    blocks: impl Iterator<Item = BlockId>,
-) -> Result<BTreeSet<BlockId>, Error> {
+    mut blocks: Vec<BlockId>,
+) -> Result<(BTreeSet<BlockId>, u64), Error> {
     let mut whole: BTreeMap<BlockId, bool> = BTreeMap::new();
     let (mut provided, mut waiting) = (BTreeSet::new(), 0_u64);
+    let until = Instant::now() + READS_FOR;
+    blocks.shuffle(&mut shared.rng());
     for block in blocks {
         let mut all = true;
         for heir in cpu(|| heirs_of(view, marks, block))? {
             let known = whole.get(&heir).copied();
             let is_whole = match known {
                 Some(known) => known,
-                None => is_whole(shared, heir).await?,
+                None => Instant::now() < until && is_whole(shared, heir).await?,
             };
             whole.insert(heir, is_whole);
             all &= is_whole;
@@ -50,7 +59,7 @@ pub(super) async fn provided_for(
     if waiting > 0 {
         tracing::info!(waiting, "blocks stay until what their chunks are read from now was read back");
     }
-    Ok(provided)
+    Ok((provided, waiting))
 }
 
 fn heirs_of(view: &Snapshot, marks: Option<&Marks>, block: BlockId) -> Result<BTreeSet<BlockId>, Error> {

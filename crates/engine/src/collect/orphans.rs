@@ -192,9 +192,14 @@ impl Past {
             *known = epoch.max(*known);
         }
         let now = shared.clock.now();
-        let since = |epoch: Epoch| notes.iter().filter(|note| note.epoch > epoch).map(|note| note.started).min().unwrap_or(now);
+        // A start under a wrong clock tells nothing.
+        let since = |incarnation: IncarnationId, epoch: Epoch| {
+            let began = notes.iter().find(|note| note.incarnation == incarnation).map_or(Timestamp(0), |note| note.started);
+            let later = notes.iter().filter(|note| note.epoch > epoch).map(|note| note.started);
+            later.filter(|started| (began..=now).contains(started)).min().unwrap_or(now)
+        };
         let dead = epochs.iter().filter(|(incarnation, _)| is_settled && **incarnation != own.1);
-        let dead = dead.map(|(incarnation, epoch)| (*incarnation, since(*epoch))).collect();
+        let dead = dead.map(|(incarnation, epoch)| (*incarnation, since(*incarnation, *epoch))).collect();
         let mut all: Vec<IncarnationId> = epochs.keys().copied().collect();
         all.sort_by_key(|incarnation| std::cmp::Reverse(epochs.get(incarnation).copied()));
         Ok(Self { all, dead })

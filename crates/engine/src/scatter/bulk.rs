@@ -13,6 +13,7 @@ use super::{Purpose, ScatterHandle, spawn};
 use crate::api::{Error, ErrorKind};
 use crate::coded::{Coded, added};
 use crate::layout;
+use crate::shards::Place;
 use crate::shared::{Meters, Shared};
 use crate::upload::Buffers;
 use crate::world::cpu;
@@ -52,6 +53,12 @@ pub(crate) struct BulkHandle {
 }
 
 impl BulkHandle {
+    /// Which block it is, and where its shards go. Known until the quorum is asked for.
+    pub(crate) fn place(&self) -> Option<(BlockId, Place)> {
+        let BulkAdded { block, incarnation, counter, attempt, .. } = *self.added.as_ref()?;
+        Some((block, Place { kind: BlockKind::Bulk, incarnation, counter, attempt }))
+    }
+
     /// The record that may name the block, once k + 1 domains hold it. Ask once.
     pub(crate) async fn quorum(&mut self) -> Result<BulkAdded, Error> {
         let placements = self.handle.quorum().await?;

@@ -404,12 +404,23 @@ async fn a_drill_finds_parity_that_no_read_touches() {
 async fn a_shard_that_is_never_given_is_made_again_elsewhere() {
     let fx = stored(6).await;
     let refuses = Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get]);
+    scrub(&fx, true).await;
+    let at_p0 = |entry: &BlockEntry| entry.facts.placements.iter().find(|place| place.provider == "p0").map(|place| place.shard);
+    let before: Vec<_> = entries(&fx).iter().filter_map(|entry| Some((entry.facts.id, at_p0(entry)?))).collect();
+    let verified = |block: &BlockId, shard: &u8| {
+        let check = fx.engine.shared().ledger.snapshot().unwrap().check_of(*block).unwrap();
+        verdict::shard_of(check.as_ref(), *shard).verified
+    };
+    assert!(!before.is_empty() && before.iter().all(|(block, shard)| verified(block, shard).is_some()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let then = fx.engine.shared().clock.now();
     fx.stores[0].set_faults(FaultPlan::from(refuses));
     scrub(&fx, false).await;
     tokio::time::sleep(Duration::from_hours(2)).await;
     fx.settle().await;
-    let there = |entry: &BlockEntry| entry.facts.placements.iter().any(|place| place.provider == "p0");
-    assert!(!entries(&fx).iter().any(there), "nothing is said to lie there");
+    assert!(entries(&fx).iter().all(|entry| at_p0(entry).is_none()), "nothing is said to lie there");
+    let since = |(block, shard): &(BlockId, u8)| verified(block, shard).is_none_or(|at| at > then);
+    assert!(before.iter().all(since), "that it was whole there tells nothing of its new place");
     assert_whole(&fx).await;
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn proven_lost(check: Option<&CheckEntry>) -> usize {
     check.map_or(0, |check| check.shards.iter().filter(lost).count())
 }
 
-/// Shards every byte of which was verified, with nothing worse seen since.
+/// Shards that were verified where they lie, whole or by a random cell, with nothing worse seen since.
 pub(crate) fn seen_whole(check: Option<&CheckEntry>) -> BTreeSet<u8> {
     let whole = |row: &ShardCheck| Seen::from_u8(row.state) == Seen::Good && row.verified.is_some();
     let rows = check.into_iter().flat_map(|check| (0_u8..).zip(&check.shards));

@@ -248,6 +248,10 @@ async fn put_rebuilt(
     if open.repair {
         match look_known(shared, facts, provider, Depth::Header).await {
             Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash && seen.header.index() == shard => {
+                // What was verified was verified where it lay before.
+                if !facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str()) {
+                    note(shared, open, shard, provider, Seen::Missing, false);
+                }
                 note(shared, open, shard, provider, Seen::Good, false);
             }
             Look::Silent => return Err(format!("{provider} took a shard and does not answer now")),

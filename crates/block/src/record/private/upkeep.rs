@@ -120,7 +120,7 @@ fields! {
         pub bytes: u64,
         /// Objects of this deployment that could not be deleted there; 0 only after it listed none.
         pub left: u64,
-        /// Whether it answered: otherwise nothing is known about what it keeps.
+        /// Whether it listed all that it has: otherwise nothing is known about what it keeps.
         pub reachable: bool,
     }
 }
