@@ -331,16 +331,14 @@ pub(crate) async fn listed(shared: &Arc<Shared>, provider: &ProviderId) -> Resul
     orphans::listing(shared, provider).await
 }
 
-/// Nominates what nobody keeps. Whoever keeps a block relies on its chunks, and each of them is read from the block that brought
-/// it last: a second upload of the same bytes may have made that another one, which nobody keeps by name.
+/// Nominates what nobody keeps. Whoever keeps a block relies on its chunks, and a second upload of the same bytes may have made another
+/// block the one they are read from, which nobody keeps by name.
 fn nominate(marking: &Marking, view: &Snapshot, blocks: impl Iterator<Item = BlockId>) -> Result<Nominated, Error> {
-    let mut read_from = BTreeSet::new();
+    let mut relied_on = BTreeSet::new();
     for block in marking.kept().unwrap_or_default() {
-        for (bucket, id) in view.contents(block).map_err(local)? {
-            read_from.extend(view.chunk(bucket, &id).map_err(local)?.map(|place| place.block));
-        }
+        relied_on.append(&mut heirs::read_from(view, block)?);
     }
-    Ok(marking.nominate(blocks.filter(|block| !read_from.contains(block))))
+    Ok(marking.nominate(blocks.filter(|block| !relied_on.contains(block))))
 }
 
 /// Writes the record. The nominations live until it is applied, whatever becomes of whoever asked for it.

@@ -36,6 +36,11 @@ impl Modes {
         self.of(provider) == ProviderMode::Active
     }
 
+    /// Whether the account of this name is being left or gone: what lies there does not stay.
+    pub(crate) fn is_left(&self, name: &str) -> bool {
+        ProviderId::new(name).is_ok_and(|id| matches!(self.of(&id), ProviderMode::Draining | ProviderMode::Dead))
+    }
+
     fn read(ledger: &Ledger) -> Option<BTreeMap<ProviderId, ProviderMode>> {
         let entries = ledger.snapshot().and_then(|view| view.providers()).ok()?;
         let set = entries.into_iter().filter(|entry| entry.mode != ProviderMode::Active);

@@ -11,9 +11,8 @@ use diaspore_block::compacted::{self, BlockRef, CompactedRoot, PartInfo, RowKey}
 use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Attempt, BlockId, Counter, Hash32, Seq};
 use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
-use diaspore_block::record::{BulkAdded, LogCompacted, PartsAdded, Private, ProviderMode};
+use diaspore_block::record::{BulkAdded, LogCompacted, PartsAdded, Private};
 use diaspore_ledger::Snapshot;
-use diaspore_policy::ProviderId;
 
 use super::{CheckpointReport, heads, read, reference_of};
 use crate::api::{Class, Error, ErrorKind};
@@ -191,13 +190,9 @@ impl Writer<'_> {
 /// Whether a part may stay where it is. One with a shard at an account that is being left or gone, and with more shards than there are
 /// domains without it, is written anew: it would tie every later compacted log to that account.
 fn stays(shared: &Shared, frozen: &Snapshot, part: &BlockRef) -> bool {
-    let leaves = |name: &str| {
-        let mode = ProviderId::new(name).map(|id| shared.modes.of(&id));
-        mode.is_ok_and(|mode| matches!(mode, ProviderMode::Draining | ProviderMode::Dead))
-    };
     let fits = || usize::from(part.geometry.n()) <= layout::usable(shared).len();
     let entry = frozen.block(part.block).ok().flatten();
-    entry.is_some_and(|entry| fits() || !entry.facts.placements.iter().any(|place| leaves(&place.provider)))
+    entry.is_some_and(|entry| fits() || !entry.facts.placements.iter().any(|place| shared.modes.is_left(&place.provider)))
 }
 
 /// Seals, codes and scatters one block of a compacted log.

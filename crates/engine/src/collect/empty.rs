@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, Seq, TenantId};
-use diaspore_block::record::{BulkAdded, ProviderMode};
+use diaspore_block::record::BulkAdded;
 use diaspore_ledger::{BlockEntry, ChunkPlace};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
@@ -307,11 +307,8 @@ pub(super) async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(),
     let facts = &entry.facts;
     let known = shared.ledger.snapshot().and_then(|view| view.check_of(facts.id)).map_err(local)?;
     let known = scrub::seen_whole(known.as_ref());
-    let leaving = |provider: &str| {
-        let mode = ProviderId::new(provider).map(|id| shared.modes.of(&id));
-        mode.is_ok_and(|mode| matches!(mode, ProviderMode::Dead | ProviderMode::Draining))
-    };
-    let asked: BTreeSet<u8> = facts.placements.iter().filter(|place| !leaving(&place.provider)).map(|place| place.shard).collect();
+    let stays = |provider: &str| !shared.modes.is_left(provider);
+    let asked: BTreeSet<u8> = facts.placements.iter().filter(|place| stays(&place.provider)).map(|place| place.shard).collect();
     let asked: BTreeSet<u8> = asked.difference(&known).copied().collect();
     let seen = scrub::examine_some(shared, entry.clone(), Depth::Whole, |shard| asked.contains(&shard)).await.shards;
     let whole = seen.iter().filter(|(.., seen)| *seen == Seen::Good).count();

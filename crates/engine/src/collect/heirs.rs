@@ -63,13 +63,19 @@ pub(super) async fn provided_for(
 }
 
 fn heirs_of(view: &Snapshot, marks: Option<&Marks>, block: BlockId) -> Result<BTreeSet<BlockId>, Error> {
-    let mut heirs = BTreeSet::new();
-    for (bucket, id) in view.contents(block).map_err(local)? {
-        heirs.extend(view.chunk(bucket, &id).map_err(local)?.map(|place| place.block));
-    }
+    let mut heirs = read_from(view, block)?;
     heirs.remove(&block);
     heirs.retain(|heir| marks.is_none_or(|marks| marks.live_bytes(*heir) > 0));
     Ok(heirs)
+}
+
+/// Blocks that the chunks of one are read from by now: each chunk is read from the block that brought it last.
+pub(super) fn read_from(view: &Snapshot, block: BlockId) -> Result<BTreeSet<BlockId>, Error> {
+    let mut places = BTreeSet::new();
+    for (bucket, id) in view.contents(block).map_err(local)? {
+        places.extend(view.chunk(bucket, &id).map_err(local)?.map(|place| place.block));
+    }
+    Ok(places)
 }
 
 /// Whether nothing of a block is missing, and all of it was read back at least once: now, if never before.
