@@ -12,7 +12,7 @@
 //! `mutants/report.tsv`; with `--again` what it says was caught is believed and only its other rows run. `--unit` leaves out the integration
 //! tests and the seeds, `--budget` bounds the usual seconds of the tests that one mutant meets (60), `--sample` takes so many mutants by a
 //! fixed draw. Bodies of macros (`tokio::select!` above all), constants and patterns are not
-//! mutated, nor is what only prints.
+//! mutated, nor is what only prints, logs or counts for people.
 
 mod build;
 mod find;

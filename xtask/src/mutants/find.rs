@@ -324,6 +324,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     fn visit_stmt(&mut self, stmt: &'ast Stmt) {
         if let Stmt::Expr(expr, Some(_)) = stmt
             && deletable(expr)
+            && !self.source(expr).starts_with("Meters::")
         {
             let text = self.source(expr);
             self.site(stmt, Form::Statement, vec![(format!("delete {text}"), String::new())]);
@@ -339,7 +340,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                 self.site(expr, Form::Expression, vec![(format!("delete ! of {inner}"), inner)]);
             }
             Expr::MethodCall(call) => self.method(expr, call),
-            Expr::If(branch) => self.negate(&branch.cond),
+            Expr::If(branch) if !only_logs(branch) => self.negate(&branch.cond),
             Expr::While(again) => self.negate(&again.cond),
             _ => {}
         }
@@ -396,6 +397,15 @@ fn has_let(expr: &Expr) -> bool {
         Expr::Binary(binary) => has_let(&binary.left) || has_let(&binary.right),
         _ => false,
     }
+}
+
+/// Whether nothing depends on the branch but lines in the service's own log.
+fn only_logs(branch: &syn::ExprIf) -> bool {
+    let logs = |stmt: &Stmt| match stmt {
+        Stmt::Macro(line) => line.mac.path.segments.first().is_some_and(|first| first.ident == "tracing"),
+        _ => false,
+    };
+    branch.else_branch.is_none() && branch.then_branch.stmts.iter().all(logs)
 }
 
 /// Whether the rest of a block may do without the statement.
@@ -491,5 +501,12 @@ mod tests {
     fn tests_constants_and_chains_with_let_stay_as_they_are() {
         assert!(changes("#[cfg(test)] mod tests { fn f() -> bool { x } } const A: u8 = 1 + 2; const fn g() -> u8 { 1 + 2 }").is_empty());
         assert_eq!(changes("fn f() -> &X { if a && let Some(b) = c { d } }"), ["negate a"]);
+    }
+
+    #[test]
+    fn what_is_only_counted_or_logged_stays_as_it_is() {
+        assert!(changes("fn f() -> &X { if g { tracing::debug!(a); } Meters::bump(&b); c }").is_empty());
+        assert_eq!(changes("fn f() -> &X { if g { tracing::debug!(a); } else { d } c }"), ["negate g"]);
+        assert_eq!(changes("fn f() -> &X { if g { tracing::debug!(a); return h; } c }"), ["negate g"]);
     }
 }

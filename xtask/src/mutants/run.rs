@@ -15,7 +15,7 @@ const INTEGRATION: [&str; 8] = ["atlas", "checkpoints", "claims", "histories", "
 const MEMORY_KIB: u32 = 8 << 20;
 
 /// Seeds of the simulation that stand beside the tests, in the place of the hundreds that [`SEEDS`] runs.
-const CAMPAIGN: [&str; 3] = ["0", "200", "8"];
+const CAMPAIGN: [&str; 3] = ["0", "50", "8"];
 /// The test whose seeds the campaign runs.
 const SEEDS: &str = "sim::seeds_hold";
 
