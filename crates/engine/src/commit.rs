@@ -78,6 +78,19 @@ impl NewRecord {
     }
 }
 
+/// Whether somebody asked for it, unlike the bookkeeping of upkeep: were that lost, providers would show the same again.
+const fn is_asked_for(private: &Private) -> bool {
+    !matches!(
+        private,
+        Private::ShardsMoved(_)
+            | Private::BlocksCondemned(_)
+            | Private::BlocksErased(_)
+            | Private::PartsAdded(_)
+            | Private::LogCompacted(_)
+            | Private::DrillReported(_)
+    )
+}
+
 /// A chunk that rides in the commit block itself.
 #[derive(Debug, Clone)]
 pub(crate) struct SmallChunk {

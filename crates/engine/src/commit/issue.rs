@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::BlockId;
+use diaspore_block::id::{BlockId, Seq};
 use diaspore_block::limits::{MAX_RECORDS, MAX_SECTIONS};
 use diaspore_ledger::LedgerError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::budget::Bucket;
 use super::release::{InFlight, Notes};
-use super::{Draft, Inbox, NewRecord, Queued, Tip, Waiter, build, window_full};
+use super::{Draft, Inbox, NewRecord, Queued, Tip, Waiter, build, is_asked_for, window_full};
 use crate::api::Error;
 use crate::audit;
 use crate::config::Fatal;
@@ -28,6 +28,9 @@ const MAX_EVENTS: usize = 256;
 const NOTES_BYTES: usize = 256 << 10;
 /// Longest wait for buffers before the queue is looked at again.
 const BUFFER_WAIT: Duration = Duration::from_secs(1);
+/// So long after the last thing that somebody asked for, a block of notes alone follows. The newest block is the one that no other speaks of: should it be lost
+/// together with the disk, nothing would say that it was acknowledged.
+const MARK_AFTER: Duration = Duration::from_secs(5);
 /// A block takes no further request once so many sections could be open.
 const SECTION_MARGIN: usize = MAX_SECTIONS - 8;
 
@@ -42,6 +45,7 @@ pub(crate) struct Issuer {
 }
 
 /// What waits for the next block.
+#[derive(Default)]
 struct Pending {
     requests: VecDeque<Queued>,
     bytes: usize,
@@ -50,6 +54,10 @@ struct Pending {
     leaves: Option<Instant>,
     /// When audit events that wait alone make a block of their own.
     audit_due: Option<Instant>,
+    /// When the newest block with something that was asked for gets one behind it that says that it was acknowledged; none once one does.
+    mark_due: Option<Instant>,
+    /// That newest block.
+    unmarked: Seq,
 }
 
 impl Issuer {
@@ -57,7 +65,7 @@ impl Issuer {
     pub(crate) async fn run(mut self, mut inbox: Inbox) {
         let mut closing = self.shared.closing.subscribe();
         let mut bucket = Bucket::new(self.shared.config.profile.requests, Instant::now());
-        let mut pending = Pending { requests: VecDeque::new(), bytes: 0, permit: None, leaves: None, audit_due: None };
+        let mut pending = Pending::default();
         loop {
             let closed = *closing.borrow();
             if closed || !self.step(&mut inbox, &mut closing, &mut bucket, &mut pending).await {
@@ -78,7 +86,8 @@ impl Issuer {
         let limit = self.shared.config.limits.commit_bytes;
         let now = Instant::now();
         pending.reject_expired(now);
-        let ready = !pending.requests.is_empty() || pending.audit_due.is_some_and(|due| due <= now);
+        let has_mark = self.has_mark(pending, now);
+        let ready = !pending.requests.is_empty() || pending.audit_due.is_some_and(|due| due <= now) || has_mark;
         if !ready {
             // What a place was taken for has expired meanwhile.
             (pending.permit, pending.leaves) = (None, None);
@@ -113,9 +122,19 @@ impl Issuer {
             }
             pending.reject_expired(Instant::now());
             bucket.spend(self.width(), Instant::now());
-            return self.issue(pending).await;
+            return self.issue(pending, has_mark).await;
         }
         true
+    }
+
+    /// Whether it is time for a mark, and there is something to be said by it.
+    fn has_mark(&self, pending: &mut Pending, now: Instant) -> bool {
+        let is_due = pending.mark_due.is_some_and(|due| due <= now);
+        if is_due && self.notes.released() < pending.unmarked {
+            pending.mark_due = Some(now + MARK_AFTER);
+            return false;
+        }
+        is_due
     }
 
     fn width(&self) -> u8 {
@@ -123,10 +142,10 @@ impl Issuer {
     }
 
     /// Makes one block of what waits and sends it on its way.
-    async fn issue(&mut self, pending: &mut Pending) -> bool {
+    async fn issue(&mut self, pending: &mut Pending, has_mark: bool) -> bool {
         let Some(permit) = pending.permit.take() else { return true };
         pending.leaves = None;
-        if pending.requests.is_empty() && self.shared.audit.is_empty() {
+        if pending.requests.is_empty() && self.shared.audit.is_empty() && !has_mark {
             pending.audit_due = None;
             return true;
         }
@@ -138,6 +157,8 @@ impl Issuer {
         };
         pending.reject_expired(Instant::now());
         let batch = pending.take_batch(self.shared.config.limits.commit_bytes);
+        // Whatever becomes of this block, the next mark is not due at once.
+        pending.mark_due = pending.mark_due.map(|_| Instant::now() + MARK_AFTER);
         let geometry = match self.shared.check_room().and_then(|()| layout::of_commit_blocks(&self.shared)) {
             Ok(geometry) => geometry,
             Err(refusal) => {
@@ -149,7 +170,9 @@ impl Issuer {
         };
         pending.audit_due = None;
         let (mut records, mut chunks, mut bulk, mut waiters) = (Vec::new(), Vec::new(), Vec::<BlockId>::new(), Vec::new());
+        let mut is_asked = false;
         for Queued { request, answer, .. } in batch {
+            is_asked |= request.records.iter().any(|record| is_asked_for(&record.private));
             records.extend(request.records);
             chunks.extend(request.chunks);
             bulk.extend(request.bulk);
@@ -161,10 +184,11 @@ impl Issuer {
         let mut tip = self.tip.clone();
         let made = cpu(|| {
             let draft = Draft::of(&self.shared, geometry, records, chunks, &self.notes)?;
-            build(&self.shared, self.shared.writer, &mut tip, draft)
+            let acked_through = draft.acked_through;
+            Ok((build(&self.shared, self.shared.writer, &mut tip, draft)?, acked_through))
         });
-        let built = match made {
-            Ok(built) => built,
+        let (built, acked_through) = match made {
+            Ok(made) => made,
             Err(error) => {
                 // It may be one of them that fits no block.
                 self.shared.audit.give_up(&events);
@@ -180,6 +204,7 @@ impl Issuer {
             return self.journal_refused(&error, waiters);
         }
         self.tip = tip;
+        pending.issued(is_asked, built.seq, acked_through);
         Meters::add(&self.shared.meters.leaves, built.record_count());
         Meters::bump(&self.shared.meters.signatures);
         let facts = built.facts();
@@ -238,9 +263,18 @@ impl Pending {
     /// The next moment at which something is to be done without an event.
     fn wake(&self, now: Instant) -> Option<Instant> {
         let expiry = self.requests.front().map(|first| first.expires);
-        // Once due, audit events wait for a place, not for time: a moment in the past would wake the task without end.
-        let audit = self.audit_due.filter(|due| *due > now);
-        [expiry, self.leaves, audit].into_iter().flatten().min()
+        // Once due, these wait for a place, not for time: a moment in the past would wake the task without end.
+        let [audit, mark] = [self.audit_due, self.mark_due].map(|due| due.filter(|due| *due > now));
+        [expiry, self.leaves, audit, mark].into_iter().flatten().min()
+    }
+
+    /// A block left. If somebody asked for what is in it, a later one has to say that it was acknowledged, as this one may of those before it.
+    fn issued(&mut self, is_asked: bool, seq: Seq, acked_through: Seq) {
+        if is_asked {
+            (self.unmarked, self.mark_due) = (seq, Some(Instant::now() + MARK_AFTER));
+        } else if acked_through >= self.unmarked {
+            self.mark_due = None;
+        }
     }
 
     /// As many requests, in order, as one block takes.
@@ -322,7 +356,7 @@ mod tests {
     }
 
     fn pending(queue: Vec<Queued>) -> Pending {
-        let mut pending = Pending { requests: VecDeque::new(), bytes: 0, permit: None, leaves: None, audit_due: None };
+        let mut pending = Pending::default();
         for queued in queue {
             pending.push(queued);
         }
@@ -376,6 +410,40 @@ mod tests {
         assert_eq!(pending.wake(now), Some(at(10)));
         pending.leaves = None;
         assert_eq!(pending.wake(at(20)), Some(at(30)), "audit events that are due wait for a place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_the_newest_write_one_block_says_that_it_was_acknowledged() {
+        let fx = Fixture::start(5).await;
+        let newest = || fx.engine.shared().ledger.snapshot().unwrap().applied_seq().unwrap();
+        fx.put(b"key", b"value").await.unwrap();
+        let written = newest();
+        tokio::time::sleep(MARK_AFTER.saturating_sub(Duration::from_millis(10))).await;
+        assert_eq!(newest(), written, "whatever comes by now would say it as well");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(newest(), written.next());
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(newest(), written.next(), "nobody has to speak of a block of notes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mark_waits_until_there_is_an_acknowledgement_to_tell_of() {
+        let fx = Fixture::start(5).await;
+        let shared = fx.engine.shared();
+        let issuer = |released| {
+            let tip = Tip::behind(&shared.ledger.snapshot().unwrap(), Counter(0)).unwrap();
+            let notes = Arc::new(Notes::starting_at(released));
+            Issuer { shared: Arc::clone(&shared), tip, notes, window: Arc::new(Semaphore::new(0)), out: mpsc::channel(1).0 }
+        };
+        let now = Instant::now();
+        let mut pending = Pending { mark_due: Some(now), unmarked: Seq(4), ..Pending::default() };
+        assert!(!issuer(Seq(3)).has_mark(&mut pending, now));
+        assert_eq!(pending.mark_due, Some(now + MARK_AFTER), "and is not asked for without end");
+        assert!(issuer(Seq(4)).has_mark(&mut pending, now + MARK_AFTER));
+        pending.issued(false, Seq(6), Seq(3));
+        assert!(pending.mark_due.is_some(), "audit events alone left before the acknowledgement");
+        pending.issued(false, Seq(7), Seq(4));
+        assert_eq!(pending.mark_due, None);
     }
 
     /// One is pending, the other still in the queue.

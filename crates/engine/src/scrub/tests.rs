@@ -429,6 +429,9 @@ async fn a_shard_that_is_never_given_is_made_again_elsewhere() {
 async fn shards_that_are_never_given_are_remembered_until_they_are_filed() {
     let fx = stored(6).await;
     let shared = fx.engine.shared();
+    // Nothing more is written by itself.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    fx.settle().await;
     fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get])));
     let at_p0 = |entry: &BlockEntry| entry.facts.placements.iter().find(|place| place.provider == "p0").map(|place| place.shard);
     let mut silent = 0;
