@@ -517,7 +517,7 @@ impl Watchman {
 
     /// Providers that were silent for longer than the hold-off: their blocks join the queue of repairs, if any other domain is free.
     fn absences(&mut self, census: &Census) -> Result<(), Error> {
-        let hold_off = Duration::from_secs(self.shared.config.profile.upkeep.hold_off_s.into());
+        let hold_off = self.shared.hold_off();
         for spec in self.shared.fleet.providers() {
             let dead = self.shared.modes.of(&spec.id) == ProviderMode::Dead;
             let down_for = self.shared.fleet.health(&spec.id).and_then(|health| health.down_for);
@@ -547,7 +547,7 @@ impl Watchman {
         if !census.providers.iter().any(|(name, row)| row.silent > 0 && up(name)) {
             return Ok(());
         }
-        let hold_off = Duration::from_secs(self.shared.config.profile.upkeep.hold_off_s.into());
+        let hold_off = self.shared.hold_off();
         let view = view(&self.shared)?;
         let batch = view.blocks(self.back, STEP_BLOCKS).map_err(local)?;
         let mut due = Vec::new();
@@ -591,7 +591,7 @@ impl Watchman {
                     |domain| look.entry.facts.placements.iter().any(|place| home_domain(&self.shared, &place.provider) == Some(domain));
                 let long = now.duration_since(*since) >= hold_off && healthy.iter().any(|domain| !used(domain));
                 if long && self.shared.settlement.file(&look.entry, &[(shard, provider.clone(), Seen::Silent)]) {
-                    self.shared.settlement.avoid(look.entry.facts.id, &provider);
+                    self.shared.settlement.avoid(look.entry.facts.id, &provider, hold_off);
                     // From here on it is the repair's; one that comes to nothing begins with another hold-off.
                     self.stubborn.remove(&key);
                 }

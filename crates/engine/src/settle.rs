@@ -4,12 +4,13 @@
 mod heal;
 mod open;
 mod rate;
+mod source;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diaspore_block::id::{Seq, Timestamp};
+use diaspore_block::id::Seq;
 use diaspore_block::record::{Move, ShardsMoved};
 use diaspore_ledger::LedgerError;
 use diaspore_policy::ProviderId;
@@ -41,7 +42,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// Blocks repaired at once.
 const WORKERS: usize = 3;
 /// An upload that broke off leaves a block that nobody names; its entry is forgotten after this long.
-const ORPHAN_MS: u64 = 15 * 60 * 1000;
+const ORPHAN: Duration = Duration::from_mins(15);
 /// Moved shards that one record names.
 const MAX_MOVES: usize = 1000;
 
@@ -146,14 +147,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             modes_at = Instant::now() + TICK;
         }
         take_suspects(&shared);
+        take_strayed(&shared);
         let noted = if shared.ledger.is_full() { Ok(()) } else { note_settled(&shared) };
         let noted = noted.and_then(|()| if shared.settlement.has_room(shared.config.limits.open_blocks) { adopt(&shared) } else { Ok(()) });
         if let Err(error) = noted {
             shared.stop(Fatal::Ledger(error.to_string()));
             return;
         }
-        let orphans_before = Timestamp(shared.clock.now().0.saturating_sub(ORPHAN_MS));
-        shared.settlement.forget_orphans(orphans_before);
+        shared.settlement.forget_orphans(ORPHAN);
         let down = down(&shared);
         while repairs.len() < WORKERS
             && let Some(open) =
@@ -187,6 +188,23 @@ fn take_suspects(shared: &Shared) {
     for Suspect { block, shard, provider, seen } in suspects {
         if let (Ok(true), Ok(Some(entry))) = (view.keeps(block), view.block(block)) {
             shared.settlement.file(&entry, &[(shard, provider, seen)]);
+        }
+    }
+}
+
+/// Takes up blocks that were named when the register had forgotten them: whoever waits for their sequence waits for them.
+fn take_strayed(shared: &Shared) {
+    let strayed = shared.settlement.take_strayed();
+    if strayed.is_empty() {
+        return;
+    }
+    let Ok(view) = shared.ledger.snapshot() else { return };
+    for block in strayed {
+        match view.block(block) {
+            Ok(Some(entry)) if !entry.settled && view.keeps(block).unwrap_or(true) => {
+                shared.settlement.open(Open::known(entry.facts, entry.seq, entry.time));
+            }
+            _ => shared.settlement.forget(&[block]),
         }
     }
 }
@@ -273,7 +291,7 @@ fn is_outdated(shared: &Shared, open: &Open) -> bool {
     true
 }
 
-/// One try at one block. Gives the bytes that it moved, as far as repairs are budgeted.
+/// One try at one block. Gives the bytes that it moved.
 async fn repair(shared: &Arc<Shared>, open: Open) -> u64 {
     let block = open.facts.id;
     if open.repair && is_outdated(shared, &open) {
@@ -289,5 +307,8 @@ async fn repair(shared: &Arc<Shared>, open: Open) -> u64 {
         }
     };
     shared.settlement.idle(block, pause.map(|pause| Instant::now() + pause), pause.is_some());
-    if open.repair { moved } else { 0 }
+    moved
 }
+
+#[cfg(test)]
+mod tests;

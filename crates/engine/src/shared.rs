@@ -289,6 +289,11 @@ impl Shared {
         tokio::time::Instant::now() + self.config.answer_deadline
     }
 
+    /// How long an account may be away before what lies there is made anew elsewhere.
+    pub(crate) fn hold_off(&self) -> Duration {
+        Duration::from_secs(self.config.profile.upkeep.hold_off_s.into())
+    }
+
     /// Rests between two rounds of a background task; false when the engine ends meanwhile.
     pub(crate) async fn rest(&self, pause: Duration) -> bool {
         let mut closing = self.closing.subscribe();

@@ -39,6 +39,8 @@ pub enum Disk {
 pub struct Case {
     /// All shards of all blocks were durable; otherwise the last write has k + 1 shards.
     pub settled: bool,
+    /// The service rested after the last write, so that a block behind it says that it was acknowledged.
+    pub marked: bool,
     /// The disk.
     pub disk: Disk,
     /// Providers that lost everything and answer; those with a shard of the last write first.
@@ -74,11 +76,12 @@ pub enum Outcome {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settled, disk, emptied, lying, silent, declared } = self;
+        let Self { settled, marked, disk, emptied, lying, silent, declared } = self;
         let data = if *settled { "settled" } else { "acknowledged" };
+        let rest = if *marked { " and marked" } else { "" };
         write!(
             f,
-            "{data}, disk {disk:?}, {emptied} emptied, {lying} lying, {silent} silent{}",
+            "{data}{rest}, disk {disk:?}, {emptied} emptied, {lying} lying, {silent} silent{}",
             if *declared { " (declared lost)" } else { "" }
         )
     }
@@ -89,8 +92,7 @@ impl Case {
     ///
     /// An emptied provider answers that it has nothing, so it counts as one that lies: rule 8 allows for one false answer.
     pub fn expected(self) -> Outcome {
-        let faulty = self.emptied + self.lying + self.silent;
-        let honest = PROVIDERS - faulty;
+        let (faulty, honest) = (self.faulty(), PROVIDERS - self.faulty());
         let answering = PROVIDERS - self.silent;
         if !self.declared && answering < CLAIM_QUORUM {
             return Outcome::Waits;
@@ -113,10 +115,16 @@ impl Case {
             return if answering > K { Outcome::AllThere } else { Outcome::ReadOnly };
         }
         match (is_void(last), is_void_on_word(last)) {
+            // The block behind the last write lies where that lies.
+            (true, _) | (_, true) if self.marked && last > 0 => Outcome::Refused,
             (true, _) => Outcome::Unnoticed,
             (false, true) => Outcome::Told,
             (false, false) => Outcome::Waits,
         }
+    }
+
+    fn faulty(self) -> usize {
+        self.emptied + self.lying + self.silent
     }
 
     /// Whether the newest write can be read again once the silent ones are back.
@@ -127,7 +135,7 @@ impl Case {
     /// Every combination of at most four faulty providers, at most one of them lying.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
-        for settled in [true, false] {
+        for (settled, marked) in [(true, false), (false, false), (true, true), (false, true)] {
             for disk in [Disk::Kept, Disk::Lost, Disk::RolledBack] {
                 for emptied in 0..=4 {
                     for lying in 0..=1 {
@@ -135,7 +143,7 @@ impl Case {
                             if emptied + lying + silent > 4 {
                                 continue;
                             }
-                            let case = Self { settled, disk, emptied, lying, silent, declared: false };
+                            let case = Self { settled, marked, disk, emptied, lying, silent, declared: false };
                             all.push(case);
                             if disk == Disk::Lost && silent > 0 {
                                 all.push(Self { declared: true, ..case });
@@ -183,6 +191,9 @@ async fn play(case: Case) -> Result<Outcome, Violation> {
     if case.settled {
         engine.settle_wait(Duration::from_mins(5)).await.map_err(broken)?;
     }
+    if case.marked {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
     world.crash(match case.disk {
         Disk::Kept => DiskFate::Kept,
         Disk::Lost => DiskFate::Lost,
@@ -196,7 +207,7 @@ async fn play(case: Case) -> Result<Outcome, Violation> {
         Ok(engine) => engine,
         Err(error) if error.kind == ErrorKind::RefusedState => {
             if case.disk == Disk::Lost {
-                Box::pin(accept(&world, &caller, mode_again, error)).await?;
+                Box::pin(accept(&world, &caller, (mode_again, case), error)).await?;
             }
             return Ok(Outcome::Refused);
         }
@@ -205,22 +216,33 @@ async fn play(case: Case) -> Result<Outcome, Violation> {
     judge(&world, &engine, &caller, case).await
 }
 
-/// After a refusal: on the operator's word on the list that came with it the log goes on with what can be read, which is nothing here. The
-/// providers that come back change nothing any more.
-async fn accept(world: &Deployment, caller: &Caller, mode: Mode, refusal: Error) -> Result<(), Violation> {
+/// After a refusal: on the operator's word on the list that came with it the log goes on with what can be read: nothing with fewer than k
+/// honest providers, else all but the newest write. The providers that come back change nothing any more.
+async fn accept(world: &Deployment, caller: &Caller, (mode, case): (Mode, Case), refusal: Error) -> Result<(), Violation> {
     let list = refusal.source.and_then(|source| source.downcast::<Loss>().ok());
     let loss = list.ok_or_else(|| Violation("a refusal because data is missing comes without a list".into()))?;
-    if loss.kept_through > 0 || !loss.readable.is_empty() || loss.unknown.is_empty() {
-        return Err(Violation(format!("with fewer than k honest providers nothing can be read: {loss:?}")));
+    let nothing = PROVIDERS - case.faulty() < K;
+    if (loss.kept_through == 0) != nothing || !loss.readable.is_empty() || loss.unknown.is_empty() {
+        return Err(Violation(format!("the list of losses does not fit: {loss:?}")));
+    }
+    if !loss.silent.is_empty() {
+        // Whoever does not answer may have what is missing.
+        let word = AcceptLoss { token: loss.token, by: "the atlas".to_owned() };
+        let refused = world.start_accepting(&MemoryMedium::new(), mode, Some(word)).await.err();
+        let named = refused.is_some_and(|error| error.message.contains("declare them lost as well"));
+        return if named { Ok(()) } else { Err(Violation("a loss is accepted that may be none".into())) };
     }
     let word = AcceptLoss { token: loss.token, by: "the atlas".to_owned() };
     let engine = world.start_accepting(&MemoryMedium::new(), mode, Some(word)).await.map_err(broken)?;
     let state = engine.status().state;
-    if !engine.tenants().await.map_err(broken)?.is_empty() {
+    if nothing && !engine.tenants().await.map_err(broken)?.is_empty() {
         return Err(Violation("it shows what nobody can read".into()));
     }
+    if !nothing && (!is_last_gone(&engine, caller).await? || !missing_of(&engine, caller, KEYS.len() - 1).await?.is_empty()) {
+        return Err(Violation("more or less is given up than the newest write".into()));
+    }
     let log = leaves(&engine, caller).await?;
-    if state == "active" && log.get(1).is_none_or(|(kind, _)| kind != "MayHaveLost") {
+    if state == "active" && !log.iter().any(|(kind, _)| kind == "MayHaveLost") {
         return Err(Violation(format!("the log does not say that anything was given up: {log:?}")));
     }
     engine.abort();
@@ -273,8 +295,11 @@ async fn judge(world: &Deployment, engine: &Engine, caller: &Caller, case: Case)
         world.heal();
         tokio::time::sleep(Duration::from_mins(45)).await;
         let later = engine.status().state;
-        let gone = is_last_gone(engine, caller).await? && !case.last_is_left_to_the_silent();
-        return match (later.as_str(), gone || missing(engine, caller).await?.is_empty()) {
+        if case.marked && !case.last_is_left_to_the_silent() && later == "stopped" {
+            return Ok(Outcome::Waits);
+        }
+        let gone = !case.marked && is_last_gone(engine, caller).await? && !case.last_is_left_to_the_silent();
+        return match (later.as_str(), gone || missing_of(engine, caller, KEYS.len()).await?.is_empty()) {
             ("active", true) => Ok(Outcome::Waits),
             _ => Err(Violation(format!("it waited as {state}, and with all providers back it is {later}"))),
         };
@@ -284,7 +309,12 @@ async fn judge(world: &Deployment, engine: &Engine, caller: &Caller, case: Case)
         let told = logged || engine.why_read_only().is_some_and(|why| why.contains("may have been lost"));
         return Ok(if told { Outcome::Told } else { Outcome::Unnoticed });
     }
-    let missing = missing(engine, caller).await?;
+    let mut missing = missing_of(engine, caller, KEYS.len()).await?;
+    if !missing.is_empty() {
+        // What the disk holds of blocks that never were whole is put where it belongs.
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        missing = missing_of(engine, caller, KEYS.len()).await?;
+    }
     if missing.is_empty() {
         return Ok(if state == "active" { Outcome::AllThere } else { Outcome::ReadOnly });
     }
@@ -303,10 +333,10 @@ async fn is_last_gone(engine: &Engine, caller: &Caller) -> Result<bool, Violatio
     Ok(matches!(answer, Answer::Refused(error) if error.kind == ErrorKind::UnknownKey))
 }
 
-/// Keys that are refused for want of data. One that is said not to exist, or holds anything else, is the worst there is.
-async fn missing(engine: &Engine, caller: &Caller) -> Result<Vec<&'static str>, Violation> {
+/// Those of the first keys that are refused for want of data. One that is said not to exist, or holds anything else, is the worst there is.
+async fn missing_of(engine: &Engine, caller: &Caller, of: usize) -> Result<Vec<&'static str>, Violation> {
     let mut missing = Vec::new();
-    for (index, (key, len)) in KEYS.iter().enumerate() {
+    for (index, (key, len)) in KEYS.iter().enumerate().take(of) {
         match perform(engine.clone(), caller.clone(), Action::Get { key: (*key).into() }).await {
             Answer::Bytes { bytes, .. } if bytes == value(index, *len).bytes() => (),
             Answer::Refused(error) if matches!(error.kind, ErrorKind::DataUnavailable | ErrorKind::IntegrityViolation) => {

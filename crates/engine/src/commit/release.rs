@@ -116,9 +116,11 @@ impl Releaser {
         let placements = match block.handle.quorum().await {
             Ok(placements) => placements,
             Err(error) => {
-                // A commit block tries for ever; only a closing engine ends it.
-                tracing::debug!(%error, "a commit block was left in flight");
+                // A commit block tries for ever, and only a closing engine ends it. Whatever else did, nothing behind it may be released.
                 answer_unknown(block.waiters);
+                if !*shared.closing.borrow() {
+                    shared.stop(Fatal::Ledger(format!("sequence {} was given up: {error}", block.built.seq)));
+                }
                 return;
             }
         };

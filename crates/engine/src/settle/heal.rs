@@ -1,5 +1,6 @@
-//! Making one block whole: find shards that landed unnoticed, rebuild the missing ones from k verified ones, check each
-//! against the signed root, and put it where it belongs or on a domain that holds none.
+//! Making one block whole: find shards that landed unnoticed, rebuild the missing ones from k verified ones, or from the journal where
+//! too few are left of a block of the log that never was whole, check each against the signed root, and put it where it belongs or on a
+//! domain that holds none.
 //!
 //! What scrubs and readers reported is looked at once more before anything is done: who lies sometimes is believed neither way. A shard
 //! that is gone or wrong is made again in its own place, over the wrong object, if the provider is well; elsewhere if it is not. An object
@@ -9,13 +10,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use diaspore_block::decode::reconstruct;
 use diaspore_block::record::ProviderMode;
-use diaspore_block::shard::{ShardHeader, VerifiedCells};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
+use tokio::time::Instant;
 
 use super::Open;
+use super::source::Source;
 use crate::coded::address_of;
 use crate::layout;
 use crate::scatter::{Plan, seats};
@@ -64,7 +65,8 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open, moved: &mut u64) -> 
         wrong.extend(surplus);
     }
     let mut seats = seats(shared, facts);
-    for seat in seats.iter_mut().filter(|seat| open.avoid.contains(&seat.provider) || strangers.contains(&seat.provider)) {
+    let now = Instant::now();
+    for seat in seats.iter_mut().filter(|seat| open.avoids(&seat.provider, now) || strangers.contains(&seat.provider)) {
         (seat.healthy, seat.alive) = (false, false);
     }
     let mut plan = Plan::resume(seats, facts.geometry.n(), facts.id, &bound);
@@ -87,18 +89,22 @@ pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open, moved: &mut u64) -> 
         return Err("no home of a missing shard answers".to_owned());
     }
     let (k, there) = (usize::from(facts.geometry.k()), homes.iter().map(|(shard, _)| *shard).collect::<BTreeSet<u8>>().len());
-    if there < k {
-        return Err(format!("{there} of {k} shards are left"));
-    }
-    *moved = open.repair_bytes();
-    let (header, cells) = read_enough(shared, &homes, open).await?;
+    let source = if there < k {
+        Err(format!("{there} of {k} shards are left"))
+    } else {
+        *moved = open.repair_bytes();
+        Source::read(shared, &homes, open).await
+    };
+    let source = source.or_else(|why| Source::held(shared, open).ok_or(why))?;
+    // Who does not take a shard holds up none of the others.
+    let mut failed = None;
     for (shard, provider) in targets {
         let over = wrong.contains(&provider);
-        put_rebuilt(shared, (&header, &cells), (shard, &provider, over), open).await?;
+        if let Err(why) = put_rebuilt(shared, &source, (shard, &provider, over), open).await {
+            failed.get_or_insert(why);
+        }
     }
-    let left = usize::from(facts.geometry.n()).saturating_sub(homes.len());
-    tracing::debug!(left, "repaired a block");
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Of a block that is wider than what is left, written while an account went, the shards for which there is no domain any more are counted
@@ -152,7 +158,7 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
                 survey.homes.push((shard, spec.id.clone()));
                 if survey.missing.remove(&shard) {
                     shared.settlement.stored(facts.id, shard, &spec.id);
-                    note(shared, open, shard, &spec.id, Seen::Good, depth == Depth::Whole);
+                    note(shared, open, &[(shard, spec.id.clone(), Seen::Good)], depth == Depth::Whole);
                 } else {
                     survey.surplus.insert(spec.id.clone());
                 }
@@ -178,48 +184,16 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
             }
         };
         if let Some((shard, _)) = damaged {
-            note(shared, open, shard, &spec.id, seen, false);
+            note(shared, open, &[(shard, spec.id.clone(), seen)], false);
         }
     }
     survey
 }
 
-/// Any k verified shards and the signed header that goes with them. Whoever turns out not to have its shard is registered too.
-async fn read_enough(shared: &Shared, homes: &[(u8, ProviderId)], open: &Open) -> Result<(ShardHeader, Vec<VerifiedCells>), String> {
-    let facts = &open.facts;
-    let mut header = None;
-    let mut cells: Vec<VerifiedCells> = Vec::new();
-    for (shard, provider) in homes {
-        if cells.len() >= usize::from(facts.geometry.k()) {
-            break;
-        }
-        let seen = match look_known(shared, facts, provider, Depth::Whole).await {
-            Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash => {
-                if let Some(found) = seen.cells.filter(|found| cells.iter().all(|other| other.shard() != found.shard())) {
-                    header = Some(seen.header);
-                    cells.push(found);
-                }
-                Seen::Good
-            }
-            Look::Seen(_) | Look::Wrong => Seen::Wrong,
-            Look::Absent => Seen::Missing,
-            Look::Silent => Seen::Silent,
-        };
-        note(shared, open, *shard, provider, seen, true);
-        if matches!(seen, Seen::Missing | Seen::Wrong) {
-            shared.settlement.lost(facts.id, *shard, provider, seen);
-        }
-    }
-    match header {
-        Some(header) if cells.len() >= usize::from(facts.geometry.k()) => Ok((header, cells)),
-        _ => Err(format!("{} of {} shards could be read", cells.len(), facts.geometry.k())),
-    }
-}
-
-/// Makes a shard from verified ones, puts it, and reads its header back.
+/// Makes a shard, puts it, and reads its header back.
 async fn put_rebuilt(
     shared: &Shared,
-    (header, cells): (&ShardHeader, &[VerifiedCells]),
+    source: &Source,
     (shard, provider, over): (u8, &ProviderId, bool),
     open: &Open,
 ) -> Result<(), String> {
@@ -230,33 +204,27 @@ async fn put_rebuilt(
         return Err("nothing in it has to be kept".to_owned());
     }
     let name = shared.names.shard(&address_of(facts, provider.as_str()));
-    let manifest = header.manifest();
-    let object = cpu(|| {
-        let body = reconstruct(manifest, cells, shard, 0..manifest.shard_len)?;
-        header.object_for(shard, body, provider.as_str(), &name, &shared.keys.header, &mut shared.rng())
-    })
-    .map_err(|error| error.to_string())?;
+    let object = cpu(|| source.object(shared, shard, provider, &name)).map_err(|error| error.to_string())?;
     let bytes = object.iter().map(|piece| piece.len() as u64).sum();
     shared.settlement.tried(facts.id, shard, provider);
     let deadline = Deadline::transfer(bytes);
     let put = if over {
-        shared.fleet.replace(provider, name.as_str(), object.to_vec(), deadline).await
+        shared.fleet.replace(provider, name.as_str(), object, deadline).await
     } else {
-        shared.fleet.put(provider, name.as_str(), object.to_vec(), deadline).await
+        shared.fleet.put(provider, name.as_str(), object, deadline).await
     };
     put.map_err(|error| error.to_string())?;
     if open.repair {
         match look_known(shared, facts, provider, Depth::Header).await {
             Look::Seen(seen) if seen.header.manifest().hash() == facts.manifest_hash && seen.header.index() == shard => {
                 // What was verified was verified where it lay before.
-                if !facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str()) {
-                    note(shared, open, shard, provider, Seen::Missing, false);
-                }
-                note(shared, open, shard, provider, Seen::Good, false);
+                let has_moved = !facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str());
+                let seen = [Seen::Missing, Seen::Good].map(|seen| (shard, provider.clone(), seen));
+                note(shared, open, seen.get(usize::from(!has_moved)..).unwrap_or_default(), false);
             }
             Look::Silent => return Err(format!("{provider} took a shard and does not answer now")),
             Look::Seen(_) | Look::Absent | Look::Wrong => {
-                shared.settlement.avoid(facts.id, provider);
+                shared.settlement.avoid(facts.id, provider, shared.hold_off());
                 return Err(format!("{provider} took a shard and does not have it"));
             }
         }
@@ -267,9 +235,9 @@ async fn put_rebuilt(
     Ok(())
 }
 
-/// Notes what was seen of a shard of a block that is part of the map.
-fn note(shared: &Shared, open: &Open, shard: u8, provider: &ProviderId, seen: Seen, bytes: bool) {
+/// Notes what was seen, in this order, of shards of a block that is part of the map.
+pub(super) fn note(shared: &Shared, open: &Open, seen: &[(u8, ProviderId, Seen)], bytes: bool) {
     if open.applied {
-        scrub::note(shared, &open.facts, &[(shard, provider.clone(), seen)], bytes);
+        scrub::note(shared, &open.facts, seen, bytes);
     }
 }

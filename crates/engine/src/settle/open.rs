@@ -20,6 +20,8 @@ use crate::scrub::Seen;
 const MAX_REPAIRS: usize = 20_000;
 /// Vain tries after which a repair is not expected to succeed soon: who failed it is passed over in the next one.
 const SEVERAL: u32 = 3;
+/// Longest time for which a block keeps away from a provider that took a rebuilt shard and did not show it.
+const LONGEST_AVOIDED: Duration = Duration::from_hours(24);
 /// Shards reported by readers that may wait for a look at the ledger.
 const MAX_SUSPECTS: usize = 4096;
 
@@ -37,6 +39,8 @@ pub(crate) struct Open {
     pub(crate) tried: Vec<(u8, ProviderId)>,
     /// First PUT.
     pub(crate) since: Timestamp,
+    /// When it was registered.
+    begun: Instant,
     /// A task works on it.
     pub(crate) busy: bool,
     /// Not to be touched before.
@@ -48,7 +52,22 @@ pub(crate) struct Open {
     /// What was seen instead of the lost shards, where the record says that they lie.
     pub(crate) damage: BTreeMap<u8, (ProviderId, Seen)>,
     /// Providers that acknowledged a rebuilt shard and then did not show it.
-    pub(crate) avoid: BTreeSet<ProviderId>,
+    avoid: BTreeMap<ProviderId, Avoided>,
+    journal: InJournal,
+}
+
+/// Whether the journal still has the block as it was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InJournal {
+    Perhaps,
+    No,
+}
+
+/// A provider that a block keeps away from. Not for good: where there is no other, the block would stay as it is.
+#[derive(Debug, Clone, Copy)]
+struct Avoided {
+    until: Instant,
+    times: u32,
 }
 
 impl Open {
@@ -61,12 +80,14 @@ impl Open {
             stored: BTreeMap::new(),
             tried: Vec::new(),
             since,
+            begun: Instant::now(),
             busy: true,
             not_before: None,
             failures: 0,
             repair: false,
             damage: BTreeMap::new(),
-            avoid: BTreeSet::new(),
+            avoid: BTreeMap::new(),
+            journal: InJournal::Perhaps,
         }
     }
 
@@ -89,6 +110,16 @@ impl Open {
         self.stored.len() > usize::from(self.facts.geometry.k())
     }
 
+    /// Whether this provider is passed over for now.
+    pub(crate) fn avoids(&self, provider: &ProviderId, now: Instant) -> bool {
+        self.avoid.get(provider).is_some_and(|avoided| avoided.until > now)
+    }
+
+    /// Whether the journal was asked for it and has it no more.
+    pub(crate) fn is_unheld(&self) -> bool {
+        self.journal == InJournal::No
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.stored.len() == usize::from(self.facts.geometry.n())
     }
@@ -97,6 +128,12 @@ impl Open {
     fn losses(&self, silent: &impl Fn(&ProviderId) -> bool) -> Option<usize> {
         let there = self.stored.values().filter(|provider| !silent(provider)).count();
         there.checked_sub(usize::from(self.facts.geometry.k()))
+    }
+
+    /// How much later than others it is to be repaired with `gone` more shards lost: further losses that it survives, and those last that are
+    /// lost already.
+    fn repair_rank(&self, gone: usize) -> usize {
+        self.stored.len().saturating_sub(gone).checked_sub(usize::from(self.facts.geometry.k())).unwrap_or(usize::MAX)
     }
 
     /// Bytes that its repair reads and writes.
@@ -142,6 +179,8 @@ struct State {
     released: Seq,
     beyond: Option<Beyond>,
     suspects: BTreeMap<(BlockId, u8), Suspect>,
+    /// Named by a commit block when they were in here no longer: taken up again from the ledger once that block is applied.
+    strayed: BTreeMap<BlockId, Seq>,
     /// Repaired blocks of which the map does not say yet where their shards are.
     untold: u64,
     /// Blocks with a shard that is being moved.
@@ -269,16 +308,22 @@ impl Settlement {
         std::mem::take(&mut self.state().suspects).into_values().collect()
     }
 
-    /// Registers shards of a block that are not where its record says. False when too many blocks wait already.
+    /// Registers shards of a block that are not where its record says. False when too many blocks wait already, none of them in vain and less
+    /// endangered.
     pub(crate) fn file(&self, entry: &BlockEntry, lost: &[(u8, ProviderId, Seen)]) -> bool {
+        self.file_within(MAX_REPAIRS, entry, lost)
+    }
+
+    pub(super) fn file_within(&self, most: usize, entry: &BlockEntry, lost: &[(u8, ProviderId, Seen)]) -> bool {
         let mut state = self.state();
         let repairs = state.open.values().filter(|open| open.repair).count();
         let id = entry.facts.id;
         if !state.open.contains_key(&id) {
-            if repairs >= MAX_REPAIRS {
+            let mut open = Open::known(entry.facts.clone(), entry.seq, entry.time);
+            let spared = lost.iter().filter(|(shard, provider, _)| open.stored.get(shard) == Some(provider)).count();
+            if repairs >= most && !state.makes_room_for(open.repair_rank(spared)) {
                 return false;
             }
-            let mut open = Open::known(entry.facts.clone(), entry.seq, entry.time);
             open.repair = entry.settled;
             if !open.repair {
                 state.waiting.entry(entry.seq).or_default().insert(id);
@@ -311,10 +356,19 @@ impl Settlement {
         }
     }
 
-    /// A provider acknowledged a rebuilt shard of the block and does not show it: another one next time.
-    pub(crate) fn avoid(&self, block: BlockId, provider: &ProviderId) {
+    /// A provider acknowledged a rebuilt shard of the block and does not show it: another one for `span`, and twice as long every time.
+    pub(crate) fn avoid(&self, block: BlockId, provider: &ProviderId, span: Duration) {
         if let Some(open) = self.state().open.get_mut(&block) {
-            open.avoid.insert(provider.clone());
+            let avoided = open.avoid.entry(provider.clone()).or_insert(Avoided { until: Instant::now(), times: 0 });
+            avoided.until = Instant::now() + span.saturating_mul(1 << avoided.times.min(16)).min(LONGEST_AVOIDED);
+            avoided.times = avoided.times.saturating_add(1);
+        }
+    }
+
+    /// The journal does not have it: no need to ask again.
+    pub(crate) fn unheld(&self, block: BlockId) {
+        if let Some(open) = self.state().open.get_mut(&block) {
+            open.journal = InJournal::No;
         }
     }
 
@@ -346,7 +400,12 @@ impl Settlement {
     pub(crate) fn name_in(&self, blocks: &[BlockId], seq: Seq) {
         let mut state = self.state();
         for block in blocks {
-            let Some(open) = state.open.get_mut(block) else { continue };
+            let Some(open) = state.open.get_mut(block) else {
+                // Settled long ago, or forgotten because its upload took so long: the ledger will tell.
+                state.waiting.entry(seq).or_default().insert(*block);
+                state.strayed.insert(*block, seq);
+                continue;
+            };
             // The first sequence that brings a block is the one whose application makes it known; later ones only wait for it.
             open.seq.get_or_insert(seq);
             if !open.is_complete() {
@@ -399,14 +458,22 @@ impl Settlement {
         self.announce();
     }
 
-    /// Forgets blocks that no commit block named: uploads that broke off.
-    pub(crate) fn forget_orphans(&self, before: Timestamp) {
-        self.state().open.retain(|_, open| open.seq.is_some() || open.busy || open.since >= before);
+    /// Forgets blocks that no commit block named for so long: uploads that broke off. What is named later all the same is taken up again.
+    pub(crate) fn forget_orphans(&self, age: Duration) {
+        self.state().open.retain(|_, open| open.seq.is_some() || open.busy || open.begun.elapsed() < age);
+    }
+
+    /// Takes out blocks that were named without being in here, as far as the ledger knows them by now.
+    pub(crate) fn take_strayed(&self) -> Vec<BlockId> {
+        let mut state = self.state();
+        let released = state.released;
+        let known = state.strayed.extract_if(.., |_, seq| *seq <= released);
+        known.map(|(block, _)| block).collect()
     }
 
     /// Marks busy and hands out one block that lacks shards and may be worked on now: the one that survives the fewest further losses
-    /// first, shards at `silent` providers counted as gone, and those last of which too few are left. Without `room` only repairs that cannot
-    /// wait: of blocks that survive none.
+    /// first, shards at `silent` providers counted as gone, and those last of which too few are left. Without `room` only what cannot wait:
+    /// blocks that never were whole, and those that survive none; but nothing that has failed several times, since every try reads k shards.
     pub(crate) fn next_due(&self, now: Instant, silent: impl Fn(&ProviderId) -> bool, room: bool) -> Option<Open> {
         let mut state = self.state();
         let due =
@@ -417,7 +484,7 @@ impl Settlement {
             .values()
             .filter(|open| due(open) && !moving.contains(&open.facts.id))
             .map(|open| (open.losses(&silent), open))
-            .filter(|(losses, open)| room || !open.repair || *losses == Some(0))
+            .filter(|(losses, open)| room || ((!open.repair || *losses == Some(0)) && open.failures < SEVERAL))
             .min_by_key(|(losses, open)| (losses.is_none(), *losses, open.seq, open.facts.id))
             .map(|(losses, open)| (losses, open.facts.id))?;
         drop(moving);
@@ -516,6 +583,13 @@ impl Settlement {
 }
 
 impl State {
+    /// Lets go of the repair that was tried in vain and can wait longest, if it can wait longer than `rank`: it is found again.
+    fn makes_room_for(&mut self, rank: usize) -> bool {
+        let in_vain = self.open.values().filter(|open| open.repair && !open.busy && open.failures >= SEVERAL);
+        let last = in_vain.map(|open| (open.repair_rank(0), open.facts.id)).max();
+        last.filter(|(last, _)| *last > rank).and_then(|(_, block)| self.open.remove(&block)).is_some()
+    }
+
     fn first_unsettled(&self) -> Option<Seq> {
         self.waiting.keys().next().copied().into_iter().chain(self.beyond.map(|beyond| beyond.first)).min()
     }
