@@ -117,6 +117,42 @@ fn a_backup_made_under_load_is_restored_elsewhere_and_catches_up() {
     assert_eq!(service.stop(), 0);
 }
 
+/// The seeds' knobs of the store: a seldom flushed view with little cache loses nothing that was acknowledged.
+#[test]
+fn what_is_acknowledged_needs_no_flush() {
+    let mut place = Place::new();
+    place.set("DIASPORE_STORE__FLUSH_EVERY_MS", "600000");
+    place.set("DIASPORE_STORE__CACHE_CAPACITY_BYTES", "1048576");
+    let data = filled(&place);
+    let view = || std::fs::read(place.home().join("data/ledger/view")).unwrap();
+    let service = place.start("start");
+    let at = format!("--url {}", service.url);
+    let empty = view();
+    place.run(&format!("blob put {} photos/ {at}", data.display())).exits(0);
+    settle(&place, &at);
+    assert!(view() == empty, "the view was written although its flush is ten minutes away");
+    let metrics = place.run(&format!("storage distributed metrics --output json {at}")).exits(0).json();
+    assert_eq!(metrics["ledger_rows"]["blobs"], 6, "{metrics}");
+    assert!(metrics["ledger_bytes"].as_u64().unwrap() > 0, "{metrics}");
+    service.kill();
+    drop(service);
+
+    let service = place.start("start");
+    let at = format!("--url {}", service.url);
+    reads_back(&place, &at, "back");
+    let before = view();
+    let flushed = place.run(&format!("storage distributed flush {at}")).exits(0).stdout;
+    assert_eq!(flushed.trim(), "Flushed: the ledger's view is on the disk");
+    assert!(view() != before, "a flush writes the view");
+    service.kill();
+    drop(service);
+    let service = place.start("start --read-only");
+    let at = format!("--url {}", service.url);
+    reads_back(&place, &at, "again");
+    place.run(&format!("storage distributed flush {at}")).exits(3).says("read-only");
+    assert_eq!(service.stop(), 0);
+}
+
 #[test]
 fn a_read_only_service_writes_nothing_anywhere() {
     let place = Place::new();

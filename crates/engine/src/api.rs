@@ -2,6 +2,7 @@
 //!
 //! Nothing here names a provider object: locations stay inside the ledger (docs/ARCHITECTURE.md, invariant 3).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
@@ -429,6 +430,8 @@ pub struct Status {
     pub average_latency_ms: f64,
     /// Bytes of the local ledger on its disk.
     pub ledger_bytes: u64,
+    /// Rows of each of its tables.
+    pub ledger_rows: BTreeMap<&'static str, u64>,
     /// How the local ledger used its disk since it was opened.
     pub storage: StorageMetrics,
     /// Engine uptime, milliseconds.

@@ -95,6 +95,9 @@ pub struct EngineConfig {
     pub answer_deadline: Duration,
     /// The log is compacted when it has grown by so many records, and by a quarter of itself; 0 for never by itself.
     pub checkpoint_after: u64,
+    /// How often the ledger's view is made durable. What is acknowledged is durable without it: it is in the journal, and a start after a
+    /// crash applies again what the view lacks.
+    pub flush_every: Duration,
     /// Counters tried beyond the last one that the map or a listing shows of an incarnation, to find what it left at providers. More than
     /// an incarnation ever had under way; each costs a keyed hash per incarnation and provider when a listing shows a name unknown so far.
     pub orphan_reach: u64,
@@ -115,6 +118,7 @@ impl EngineConfig {
             probe_deadline: Duration::from_secs(10),
             answer_deadline: Duration::from_secs(30),
             checkpoint_after: 50_000,
+            flush_every: Duration::from_secs(5),
             orphan_reach: 1 << 16,
             history: History::default(),
             on_fatal: Arc::new(|_| ()),

@@ -307,6 +307,12 @@ impl Engine {
         cpu(|| self.shared().ledger.integrity()).map_err(local)
     }
 
+    /// Makes the local ledger's view durable now instead of at the next turn, and drops what it keeps of blocks that are settled.
+    /// Nothing acknowledged depends on it.
+    pub fn flush(&self) -> Result<(), Error> {
+        cpu(|| self.shared().ledger.flush_view()).map_err(local)
+    }
+
     /// A sealed copy of the local ledger as it is now.
     pub fn backup(&self) -> Result<Backup, Error> {
         Backup::begin(self.shared())

@@ -26,6 +26,9 @@ pub(crate) fn local(error: LedgerError) -> Error {
     if matches!(error, LedgerError::Full) {
         return disk_full();
     }
+    if matches!(error, LedgerError::ReadOnly) {
+        return Error::new(ErrorKind::ReadOnly, "the service is read-only: nothing is written");
+    }
     Error::caused(ErrorKind::LocalStore, "the local store failed; see the service's log", error)
 }
 

@@ -33,8 +33,6 @@ use rate::Rate;
 
 /// Pause between looks at what is due, when nothing happens.
 const TICK: Duration = Duration::from_millis(500);
-/// How often the ledger's view is made durable.
-const FLUSH: Duration = Duration::from_secs(5);
 /// How often a full disk is looked at.
 const ROOM: Duration = Duration::from_secs(1);
 /// First and longest pause after a failed repair of a block.
@@ -213,7 +211,7 @@ fn take_strayed(shared: &Shared) {
 /// disk has room again.
 pub(crate) async fn keep_flushed(shared: Arc<Shared>) {
     let mut full = false;
-    while shared.rest(if full { ROOM } else { FLUSH }).await {
+    while shared.rest(if full { ROOM } else { shared.config.flush_every }).await {
         match cpu(|| shared.ledger.find_room().and_then(|found| if found { shared.ledger.flush_view() } else { Err(LedgerError::Full) })) {
             Ok(()) if full => tracing::info!("the disk has room again: changes are taken"),
             Ok(()) => (),

@@ -179,6 +179,7 @@ fn ledger(shared: &Shared, status: &mut Status) -> Result<(), Error> {
     status.sealed_bytes = totals.sealed_bytes;
     status.stored_bytes = totals.stored_bytes;
     status.ledger_bytes = shared.ledger.size_on_disk().map_err(local)?;
+    status.ledger_rows = shared.ledger.table_rows().map_err(local)?;
     status.released_seq = view.applied_seq().map_err(local)?.0;
     status.log_size = view.log_size().map_err(local)?;
     status.log_root = view.log_root(status.log_size).map_err(local)?.to_string();

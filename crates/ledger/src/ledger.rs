@@ -20,7 +20,7 @@ use crate::secret::Secret;
 use crate::snapshot::{Snapshot, decode, meta};
 use crate::state::{Changes, State, Table};
 use crate::transition;
-use crate::view::View;
+use crate::view::{CACHE_BYTES, View};
 
 mod upkeep;
 
@@ -134,6 +134,17 @@ impl Ledger {
     /// `rng` draws salts: the operating system's generator, or a seeded one in simulation. Read-only writes nothing; what the view lacks is
     /// then completed in memory.
     pub fn open(medium: impl Medium, key: &LedgerKey, mode: OpenMode, rng: Box<dyn CryptoRng + Send>) -> Result<Self> {
+        Self::open_with_cache(medium, key, mode, rng, CACHE_BYTES)
+    }
+
+    /// The same with at most `cache` bytes of the view's pages in memory instead of 64 MiB.
+    pub fn open_with_cache(
+        medium: impl Medium,
+        key: &LedgerKey,
+        mode: OpenMode,
+        rng: Box<dyn CryptoRng + Send>,
+        cache: usize,
+    ) -> Result<Self> {
         let (medium, counters) = Metered::new(medium);
         let medium: Arc<dyn Medium> = Arc::new(medium);
         let mut rng = rng;
@@ -147,7 +158,7 @@ impl Ledger {
         let journal = Arc::new(journal_secret(&root));
         let log = Stream::open(StreamKind::Log, Arc::clone(&medium), Arc::clone(&journal), mode)?;
         let hold = Stream::open(StreamKind::Hold, Arc::clone(&medium), Arc::clone(&journal), mode)?;
-        let (view, mut report) = open_view(&medium, &root, mode, &log, &mut rng)?;
+        let (view, mut report) = open_view(&medium, &root, (mode, cache), &log, &mut rng)?;
         if let Some(from) = older {
             view.flush()?;
             identity::raise(medium.as_ref(), &root, &draw(&mut rng))?;
@@ -443,8 +454,14 @@ fn nowhere() -> Result<Arc<dyn MediumFile>> {
     crate::medium::MemoryMedium::new().open(VIEW_NAME, true)?.ok_or_else(|| LedgerError::corrupt("memory"))
 }
 
-fn open_view(medium: &Arc<dyn Medium>, root: &Secret, mode: OpenMode, log: &Stream, rng: &mut Rng) -> Result<(View, OpenReport)> {
-    let existing = View::open(medium.open(VIEW_NAME, false)?, root, mode)?;
+fn open_view(
+    medium: &Arc<dyn Medium>,
+    root: &Secret,
+    (mode, cache): (OpenMode, usize),
+    log: &Stream,
+    rng: &mut Rng,
+) -> Result<(View, OpenReport)> {
+    let existing = View::open(medium.open(VIEW_NAME, false)?, root, mode, cache)?;
     if let Ok(view) = existing {
         match catch_up(&view, log) {
             Ok(Some(report)) => return Ok((view, report)),
@@ -459,7 +476,7 @@ fn open_view(medium: &Arc<dyn Medium>, root: &Secret, mode: OpenMode, log: &Stre
         OpenMode::ReadWrite => medium.open(VIEW_NAME, true)?.ok_or_else(|| LedgerError::corrupt("the view's file"))?,
         OpenMode::ReadOnly => nowhere()?,
     };
-    let view = View::create(file, root, &draw(rng), mode)?;
+    let view = View::create(file, root, &draw(rng), mode, cache)?;
     let replayed = replay(&view, log, None)?;
     let applied = Snapshot::new(view.frozen()).applied_seq()?;
     Ok((view, OpenReport { rebuilt: true, replayed_entries: replayed, applied, migrated_from: None }))

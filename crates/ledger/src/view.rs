@@ -18,8 +18,8 @@ use crate::secret::{Secret, VIEW_MAC};
 use crate::state::{Changes, State, Table, Visit};
 use crate::vault::{Unusable, Vault};
 
-/// Plain pages redb may keep in memory, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
+/// Plain pages that are kept in memory unless told otherwise, in bytes.
+pub(crate) const CACHE_BYTES: usize = 64 << 20;
 const MAC_LEN: usize = 16;
 
 fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -72,12 +72,17 @@ impl fmt::Debug for Frozen {
 
 impl View {
     /// Opens what is there; `Err(Unusable)` inside means that it has to be made anew.
-    pub(crate) fn open(file: Option<Arc<dyn MediumFile>>, ledger: &Secret, mode: OpenMode) -> Result<std::result::Result<Self, Unusable>> {
+    pub(crate) fn open(
+        file: Option<Arc<dyn MediumFile>>,
+        ledger: &Secret,
+        mode: OpenMode,
+        cache: usize,
+    ) -> Result<std::result::Result<Self, Unusable>> {
         let (vault, secret) = match Vault::open(file, ledger, mode)? {
             Ok(opened) => opened,
             Err(unusable) => return Ok(Err(unusable)),
         };
-        match Self::build(vault, &secret, mode) {
+        match Self::build(vault, &secret, mode, cache) {
             Ok(view) => Ok(Ok(view)),
             Err(LedgerError::Corrupt { .. }) => Ok(Err(Unusable::Damaged)),
             // A truncated file shows as a read beyond its end.
@@ -91,16 +96,16 @@ impl View {
     }
 
     /// Makes an empty view in `file`.
-    pub(crate) fn create(file: Arc<dyn MediumFile>, ledger: &Secret, salt: &[u8; 24], mode: OpenMode) -> Result<Self> {
+    pub(crate) fn create(file: Arc<dyn MediumFile>, ledger: &Secret, salt: &[u8; 24], mode: OpenMode, cache: usize) -> Result<Self> {
         let vault = Vault::create(file, ledger, salt, mode)?;
         let secret = ledger.child(VIEW_MAC.key, salt);
-        Self::build(vault, &secret, mode)
+        Self::build(vault, &secret, mode, cache)
     }
 
-    fn build(vault: Vault, secret: &Secret, mode: OpenMode) -> Result<Self> {
+    fn build(vault: Vault, secret: &Secret, mode: OpenMode, cache: usize) -> Result<Self> {
         let values = Arc::new(secret.child(VIEW_MAC.value, &[]));
         contain(|| {
-            let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(vault.clone()).map_err(fault)?;
+            let db = Builder::new().set_cache_size(cache).create_with_backend(vault.clone()).map_err(fault)?;
             let mut transaction = db.begin_write().map_err(fault)?;
             transaction.set_durability(Durability::None).map_err(fault)?;
             for table in Table::ALL {
@@ -275,6 +280,11 @@ impl Frozen {
 
     fn table(&self, table: Table) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>> {
         self.tables.get(table as usize).ok_or_else(|| LedgerError::corrupt(table.name()))
+    }
+
+    /// Entries of a table, as the store counts them: read from its root.
+    pub(crate) fn rows(&self, table: Table) -> Result<u64> {
+        contain(|| self.table(table)?.len().map_err(fault))
     }
 
     /// Says of every entry of a table whether it authenticates; gives the number of entries that the table claims to have.

@@ -1,8 +1,10 @@
-//! The configuration: `metanode.toml`, overruled by `DIASPORE_SERVICE__*` / `DIASPORE_POLICY__*`, overruled by flags.
+//! The configuration: `metanode.toml`, overruled by `DIASPORE_SERVICE__*`, `DIASPORE_STORE__*` and `DIASPORE_POLICY__*`, overruled by flags.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use diaspore_policy::{AccountConfig, BuiltInProfiles, Catalogue, Profile, ProviderSpec, Upkeep, plan_geometry};
 use figment::Figment;
@@ -15,12 +17,16 @@ use crate::failure::{Explain, Failure, Outcome};
 pub(crate) const SCHEMA: u32 = 1;
 
 /// Bounds of `service.probe_deadline_ms`: one answer of a far provider, and not for ever.
-const PROBE_DEADLINE_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
+const PROBE_DEADLINE_MS: RangeInclusive<u64> = 100..=600_000;
 /// A change takes several round trips to a provider; no client waits for longer than ten minutes.
-const ANSWER_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+const ANSWER_DEADLINE_MS: RangeInclusive<u64> = 1_000..=600_000;
 
+/// The least that the ledger's cache is worth having for, and more than any machine has.
+const CACHE_CAPACITY_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// More often is what the journal is for; more seldom makes a start after a crash long.
+const FLUSH_EVERY_MS: RangeInclusive<u64> = 100..=600_000;
 /// Fewer entries than this would make the log of checkpoints longer than what they stand for.
-const CHECKPOINT_AFTER: std::ops::RangeInclusive<u64> = 1_000..=100_000_000;
+const CHECKPOINT_AFTER: RangeInclusive<u64> = 1_000..=100_000_000;
 
 /// Prefix of every environment variable.
 const PREFIX: &str = "DIASPORE_";
@@ -37,6 +43,9 @@ pub(crate) struct Config {
     /// The process.
     #[serde(default)]
     pub(crate) service: Service,
+    /// The service's own ledger.
+    #[serde(default)]
+    pub(crate) store: Store,
     /// The promise.
     #[serde(default)]
     pub(crate) policy: Policy,
@@ -81,6 +90,34 @@ impl Service {
     /// Where to listen.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.listen, self.port)
+    }
+}
+
+/// `[store]`: the service's own ledger. It lies in the home folder, and what is acknowledged is durable whatever stands here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// Most bytes of its pages that are kept in memory.
+    pub(crate) cache_capacity_bytes: u64,
+    /// How often its view is made durable, in milliseconds: a start after a crash applies again what came since.
+    pub(crate) flush_every_ms: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { cache_capacity_bytes: 64 << 20, flush_every_ms: 5000 }
+    }
+}
+
+impl Store {
+    /// Bytes of cache for this machine.
+    pub(crate) fn cache(self) -> usize {
+        usize::try_from(self.cache_capacity_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Time between two flushes of the view.
+    pub(crate) fn flush_every(self) -> Duration {
+        Duration::from_millis(self.flush_every_ms)
     }
 }
 
@@ -153,7 +190,7 @@ impl Config {
                 .hint("metanode storage distributed init --providers a,b,c makes one")
                 .hint("--home or DIASPORE_HOME says which home folder to use"));
         }
-        let ours = |key: &figment::value::UncasedStr| key.starts_with("service__") || key.starts_with("policy__");
+        let ours = |key: &figment::value::UncasedStr| ["service__", "store__", "policy__"].iter().any(|part| key.starts_with(part));
         let config: Self =
             Figment::new().merge(Toml::file_exact(path)).merge(Env::prefixed(PREFIX).filter(ours).split("__")).extract().map_err(
                 |error| {
@@ -167,14 +204,16 @@ impl Config {
             )
             .hint("run the newer program that wrote it"));
         }
-        let deadlines = [
-            ("probe_deadline_ms", config.service.probe_deadline_ms, PROBE_DEADLINE_MS),
-            ("answer_deadline_ms", config.service.answer_deadline_ms, ANSWER_DEADLINE_MS),
+        let bounded = [
+            ("service.probe_deadline_ms", config.service.probe_deadline_ms, PROBE_DEADLINE_MS),
+            ("service.answer_deadline_ms", config.service.answer_deadline_ms, ANSWER_DEADLINE_MS),
+            ("store.cache_capacity_bytes", config.store.cache_capacity_bytes, CACHE_CAPACITY_BYTES),
+            ("store.flush_every_ms", config.store.flush_every_ms, FLUSH_EVERY_MS),
         ];
-        for (name, value, bounds) in deadlines {
+        for (name, value, bounds) in bounded {
             if !bounds.contains(&value) {
                 let (least, most) = (bounds.start(), bounds.end());
-                return Err(Failure::usage(format!("service.{name} = {value} is out of range: {least} to {most}")));
+                return Err(Failure::usage(format!("{name} = {value} is out of range: {least} to {most}")));
             }
         }
         let after = config.service.checkpoint_after;

@@ -9,7 +9,7 @@ use diaspore_policy::{AccountConfig, Catalogue, ProviderId};
 use serde::Serialize;
 
 use crate::cli::storage::Init;
-use crate::config::{Config, Policy, SCHEMA, Service};
+use crate::config::{Config, Policy, SCHEMA, Service, Store};
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Format;
@@ -117,6 +117,7 @@ fn wanted(flags: &Init) -> Outcome<Config> {
         schema: SCHEMA,
         insecure: flags.insecure,
         service: Service { master_key: flags.master_key.clone(), ..Service::default() },
+        store: Store::default(),
         policy: Policy {
             replication_factor: Some(flags.replication_factor),
             max_cloud_providers: Some(flags.max_cloud_providers),

@@ -113,6 +113,7 @@ async fn distributed(global: &cli::Global, command: &Distributed) -> Outcome {
         Distributed::Status => operate::status(global).await,
         Distributed::Metrics => operate::metrics(global).await,
         Distributed::Audit => operate::audit(global).await,
+        Distributed::Flush => operate::flush(global).await,
         Distributed::Checkpoint { wait, timeout_s } => checkpoint::run(global, *wait, *timeout_s).await,
         Distributed::Gc(flags) => collect::run(global, flags).await,
         Distributed::Scrub { now, deep, wait } => integrity::scrub(global, *now, *deep, *wait).await,

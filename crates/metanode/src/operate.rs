@@ -1,5 +1,6 @@
 //! `status`, `metrics`, `audit` and `settle`: what the running service says of itself, in the seeds' lines and more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diaspore_engine::api::{CheckpointStatus, IntegrityStatus, ModeSince};
@@ -51,6 +52,7 @@ pub(crate) struct Status {
     pub(crate) last_day: Counts,
     pub(crate) average_latency_ms: f64,
     pub(crate) ledger_bytes: u64,
+    pub(crate) ledger_rows: BTreeMap<String, u64>,
     pub(crate) storage: StorageMetrics,
     pub(crate) uptime_ms: u64,
     pub(crate) integrity: IntegrityStatus,
@@ -303,6 +305,8 @@ pub(crate) async fn metrics(global: &Global) -> Outcome {
         "compression_ratio": ratio(status.unique_bytes, status.compressed_bytes),
         "coding_overhead": ratio(status.stored_bytes, status.sealed_bytes),
         "storage": status.storage,
+        "ledger_bytes": status.ledger_bytes,
+        "ledger_rows": status.ledger_rows,
     });
     global.output.print(&value, || metrics_text(&status))
 }
@@ -335,9 +339,22 @@ fn metrics_text(status: &Status) -> String {
             ratio(status.storage.cache_hits, status.storage.cache_hits + status.storage.cache_misses)
                 .map_or_else(|| "none".to_owned(), |share| format!("{:.1}%", share * 100.0)),
         ),
+        format!("Ledger Rows: {}", rows(&status.ledger_rows)),
         format!("Measured Over: {} of service in the last 24h", duration(day.running_ms)),
     ]
     .join("\n")
+}
+
+/// Tables that hold something, with their rows.
+fn rows(tables: &BTreeMap<String, u64>) -> String {
+    tables.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{table} {}", grouped(*rows))).collect::<Vec<_>>().join(", ")
+}
+
+/// `flush`.
+pub(crate) async fn flush(global: &Global) -> Outcome {
+    let client = Client::connect(global, Role::Operator)?;
+    client.send(client.request(Method::POST, "/api/v1/flush")).await?;
+    global.output.print(&serde_json::json!({ "flushed": true }), || "Flushed: the ledger's view is on the disk".to_owned())
 }
 
 /// Per second in which the service ran.

@@ -22,6 +22,7 @@ use self::report::Report;
 use crate::blob::{self, Folder, PutFile};
 use crate::cli::{Global, Quickstart};
 use crate::client::Client;
+use crate::config::Store;
 use crate::dev::Clouds;
 use crate::failure::{Explain, Failure, Outcome};
 use crate::home::Home;
@@ -154,6 +155,7 @@ impl Stage<'_> {
             probe_deadline: Duration::from_secs(5),
             answer_deadline: Duration::from_secs(30),
             checkpoint_after: 50_000,
+            store: Store::default(),
         };
         let listener: TcpListener = service::listen(([127, 0, 0, 1], self.port).into()).await?;
         let port = listener.local_addr().explain(|| "the listening socket has no address".to_owned())?.port();

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::Global;
 use crate::cli::storage::{Recover, Serve, Start};
-use crate::config::Config;
+use crate::config::{Config, Store};
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
@@ -36,6 +36,7 @@ pub(crate) struct Parts {
     pub(crate) probe_deadline: Duration,
     pub(crate) answer_deadline: Duration,
     pub(crate) checkpoint_after: u64,
+    pub(crate) store: Store,
     /// In a recovery: the operator's word on a list of losses.
     pub(crate) accept_loss: Option<AcceptLoss>,
 }
@@ -160,6 +161,7 @@ pub(crate) fn prepare(global: &Global, serve: &Serve) -> Outcome<(Home, Config, 
         probe_deadline: Duration::from_millis(config.service.probe_deadline_ms),
         answer_deadline: Duration::from_millis(config.service.answer_deadline_ms),
         checkpoint_after: config.service.checkpoint_after,
+        store: config.store,
         accept_loss: None,
     };
     Ok((home, config, parts))
@@ -219,13 +221,14 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
         plant(parts, &keyring, &fleet).await?;
     }
     let salts = Box::new(Draw(entropy()?));
+    let cache = parts.store.cache();
     let opened = match disk {
         Disk::Own => {
             std::fs::create_dir_all(&folder).explain(|| format!("cannot make {}", folder.display()))?;
-            Ledger::open(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadWrite, salts)
+            Ledger::open_with_cache(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadWrite, salts, cache)
         }
-        Disk::ReadOnly => Ledger::open(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadOnly, salts),
-        Disk::Memory => Ledger::open(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, salts),
+        Disk::ReadOnly => Ledger::open_with_cache(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadOnly, salts, cache),
+        Disk::Memory => Ledger::open_with_cache(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, salts, cache),
     };
     let ledger = opened.map_err(|error| ledger_failure(&error))?;
     let (told, fatal) = mpsc::unbounded_channel();
@@ -235,6 +238,7 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
     config.probe_deadline = parts.probe_deadline;
     config.answer_deadline = parts.answer_deadline;
     config.checkpoint_after = parts.checkpoint_after;
+    config.flush_every = parts.store.flush_every();
     if disk != Disk::Memory {
         config.history = history::load(&parts.home);
     }

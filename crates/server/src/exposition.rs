@@ -122,6 +122,10 @@ fn engine_text(status: &Status) -> String {
     ] {
         text.single(name, "counter", help, value);
     }
+    text.family("ledger_rows", "gauge", "Rows of the local ledger's tables.");
+    for (table, rows) in &status.ledger_rows {
+        text.sample("ledger_rows", &[("table", table)], rows);
+    }
     checkpoint_text(&mut text, &status.checkpoint);
     integrity_text(&mut text, status);
     provider_text(&mut text, status);

@@ -86,6 +86,7 @@ pub(crate) fn build(engine: Engine, options: ServerOptions) -> (Router, Arc<Traf
         .route("/api/v1/drill", post(integrity::drill))
         .route("/api/v1/providers/{name}/state", post(integrity::set_state))
         .route("/api/v1/fsck", get(upkeep::fsck))
+        .route("/api/v1/flush", post(upkeep::flush))
         .route("/api/v1/backup", get(upkeep::backup))
         .route("/api/v1/tenants", get(admin::list_tenants).post(admin::create_tenant))
         .route("/api/v1/keys", get(admin::list_keys).post(admin::create_key))
@@ -150,7 +151,7 @@ async fn wrong_method(State(app): State<App>, request: Request) -> Response {
 fn allowed(path: &str) -> &'static str {
     let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     match path {
-        "/api/v1/settle" | "/api/v1/drill" | "/api/v1/providers/rebalance" => "POST",
+        "/api/v1/settle" | "/api/v1/flush" | "/api/v1/drill" | "/api/v1/providers/rebalance" => "POST",
         _ if below("/api/v1/providers/") => "POST",
         "/api/v1/tenants" | "/api/v1/keys" | "/api/v1/checkpoint" | "/api/v1/collect" | "/api/v1/scrub" => "GET, HEAD, POST",
         _ if below("/api/v1/keys/") => "DELETE",

@@ -2,15 +2,16 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use diaspore_engine::IntegrityReport;
 use diaspore_engine::api::Error;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 
 use crate::access::{Access, Admin};
+use crate::address::Query;
 use crate::problem::Problem;
 use crate::router::App;
 
@@ -19,6 +20,15 @@ use crate::router::App;
     responses((status = 200, description = "What was found, damage included", body = Object)))]
 pub(crate) async fn fsck(State(app): State<App>, _access: Access<Admin>) -> Result<Json<IntegrityReport>, Problem> {
     Ok(Json(app.engine.integrity()?))
+}
+
+/// Make the ledger's view durable now. What is acknowledged is durable without it.
+#[utoipa::path(post, path = "/api/v1/flush", tag = "admin", security(("api_key" = ["admin"])),
+    responses((status = 204, description = "The view is on the disk as it was when this was asked")))]
+pub(crate) async fn flush(State(app): State<App>, _access: Access<Admin>, request: Request) -> Result<StatusCode, Problem> {
+    Query::of(request.uri())?.done()?;
+    app.engine.flush()?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A sealed copy of the service's own ledger as it is now.

@@ -1,5 +1,6 @@
 //! What is done to a ledger rather than with it: looking it over, throwing its view away, noting migrations.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ use crate::medium::{Medium, OpenMode};
 use crate::migrate;
 use crate::secret::Secret;
 use crate::snapshot::Snapshot;
+use crate::state::Table;
 use crate::vault::Unusable;
-use crate::view::View;
+use crate::view::{CACHE_BYTES, View};
 
 impl Ledger {
     /// Notes changes of schema that left their copy here and no line in the journal: the note follows the new plate, so that an older
@@ -54,13 +56,19 @@ impl Ledger {
         let root = Secret::of(key);
         let schema = identity::check(medium.as_ref(), &root, OpenMode::ReadOnly, &[0; 24])?.unwrap_or_default();
         let journal = journal_secret(&root);
-        let view = View::open(medium.open(VIEW_NAME, false)?, &root, OpenMode::ReadOnly)?;
+        let view = View::open(medium.open(VIEW_NAME, false)?, &root, OpenMode::ReadOnly, CACHE_BYTES)?;
         let frozen = match &view {
             Ok(view) => Ok(view.frozen()),
             Err(Unusable::Missing) => Err("there is none".to_owned()),
             Err(Unusable::Damaged) => Err("its header or pages are damaged, or it has another schema".to_owned()),
         };
         fsck::examine(medium.as_ref(), &journal, schema, frozen.as_ref().map_err(Clone::clone))
+    }
+
+    /// Rows of every table of the view, by its name. Cheap: the store counts them.
+    pub fn table_rows(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let frozen = self.0.view.frozen();
+        Table::ALL.into_iter().map(|table| Ok((table.name(), frozen.rows(table)?))).collect()
     }
 
     /// Bytes of all files of the ledger.

@@ -38,6 +38,8 @@ pub(crate) enum Distributed {
         #[arg(long, default_value_t = 600)]
         timeout_s: u64,
     },
+    /// Make the view of the service's own ledger durable now. What is acknowledged is durable without it; a start after a crash is shorter.
+    Flush,
     /// Compact the log: what the ledger knows becomes a checkpoint at the providers, from which a recovery begins.
     Checkpoint {
         /// Wait until it is whole and announced.

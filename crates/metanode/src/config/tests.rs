@@ -9,8 +9,14 @@ fn write(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[test]
 fn what_is_written_reads_back() {
-    let mut config =
-        Config { schema: SCHEMA, insecure: false, service: Service::default(), policy: Policy::default(), providers: Vec::new() };
+    let mut config = Config {
+        schema: SCHEMA,
+        insecure: false,
+        service: Service::default(),
+        store: Store::default(),
+        policy: Policy::default(),
+        providers: Vec::new(),
+    };
     config.service.port = 9191;
     config.service.checkpoint_after = 200_000;
     config.policy.upkeep.insert("audits_per_hour".to_owned(), 60);
@@ -48,19 +54,21 @@ fn a_policy_that_cannot_hold_shows_its_arithmetic() {
 
 #[test]
 fn settings_of_the_service_have_bounds() {
-    for (name, bounds, fits) in [
-        ("checkpoint_after", "1000 to 100000000", ["0", "1000", "100000000"]),
-        ("probe_deadline_ms", "100 to 600000", ["100", "5000", "600000"]),
-        ("answer_deadline_ms", "1000 to 600000", ["1000", "5000", "600000"]),
+    for (section, name, bounds, fits) in [
+        ("service", "checkpoint_after", "1000 to 100000000", ["0", "1000", "100000000"]),
+        ("service", "probe_deadline_ms", "100 to 600000", ["100", "5000", "600000"]),
+        ("service", "answer_deadline_ms", "1000 to 600000", ["1000", "5000", "600000"]),
+        ("store", "cache_capacity_bytes", "1048576 to 1099511627776", ["1048576", "67108864", "1099511627776"]),
+        ("store", "flush_every_ms", "100 to 600000", ["100", "30000", "600000"]),
     ] {
         let load = |text: &str| {
-            let (_folder, path) = write(&format!("schema = 1\n[service]\n{name} = {text}\n"));
+            let (_folder, path) = write(&format!("schema = 1\n[{section}]\n{name} = {text}\n"));
             Config::load(&path)
         };
         for text in fits {
             load(text).unwrap();
         }
-        for text in ["99", "100000001"] {
+        for text in ["99", "1099511627777"] {
             let failure = load(text).unwrap_err();
             assert_eq!(failure.exit, crate::failure::Exit::Usage);
             assert!(failure.message.contains(&format!("{name} = {text}")) && failure.message.contains(bounds), "{failure}");
