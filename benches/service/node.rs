@@ -127,6 +127,7 @@ pub(crate) async fn serve() -> Measured<()> {
     let ledger = Ledger::open(FileMedium::new(&ledger), &keyring.ledger, OpenMode::ReadWrite, Box::new(Draw(leak()?)))?;
     let starting = Engine::start(config, Arc::new(keyring), fleet, ledger, Arc::new(SystemClock), entropy);
     let engine = Box::pin(starting).await?;
+    engine.spread_keyring(&master).await?;
     let (client, operator) = if tokens.exists() {
         serde_json::from_slice(&std::fs::read(&tokens)?)?
     } else {

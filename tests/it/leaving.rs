@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diaspore_block::key::MasterKey;
 use diaspore_engine::api::{Caller, ErrorKind};
 use diaspore_engine::{Errand, EvacuateAsked, Relocated};
 use diaspore_testkit::FaultPlan;
@@ -25,6 +26,7 @@ async fn left(seed: u64) -> (Deployment, Caller) {
             world.remember_disk();
         }
     }
+    engine(&world).spread_keyring(&MasterKey::from_bytes([9; 32])).await.unwrap();
     let asked = EvacuateAsked { provider: world.stores[0].name().to_owned(), dead: false, dry_run: false, most: None };
     let Relocated::Evacuated(done) = engine(&world).relocate(Errand::Evacuate(asked)).await.unwrap() else { panic!("another answer") };
     assert!(done.certified && done.domains == 5 && done.left == done.control, "{done:?}");

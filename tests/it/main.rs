@@ -16,6 +16,7 @@ mod cli;
 mod cli_service;
 mod clouds;
 mod histories;
+mod joined;
 mod kill;
 mod leaving;
 mod localstack;

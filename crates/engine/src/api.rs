@@ -541,6 +541,8 @@ pub struct ProviderStatus {
     pub score: Option<u8>,
     /// How long it has not answered, in milliseconds; absent while it does.
     pub down_ms: Option<u64>,
+    /// Its copy of the keyring, as the last start found it: `held`, `spoiled` or `unknown`; absent if it was not looked at.
+    pub keyring: Option<String>,
     /// Since when it is used like that, and why; absent while it is active.
     pub mode_since: Option<ModeSince>,
 }

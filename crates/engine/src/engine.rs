@@ -1,5 +1,6 @@
 //! The face of the engine: one cheap handle, one method per use case.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::checkpoint::{CheckpointReport, CheckpointState};
 use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
+use crate::keyring::KeyringCopy;
 use crate::losses::{self, Losses};
 use crate::namespace::local;
 use crate::relocate::{self, Errand, Relocated, RelocationState};
@@ -89,6 +91,16 @@ impl Engine {
     /// `TooFewDomains` unless every provider answered; `RefusedState` for a fork; the engine goes on with the keyring it has.
     pub async fn extend_keyring(&self, master: &MasterKey) -> Result<Option<Vec<u8>>, Error> {
         keyring::extend(&self.shared(), master).await
+    }
+
+    /// Looks at every account that is not being left, and puts the present keyring where there is none; says how each was found. To be
+    /// called at every start: an account that joined after the first one has no copy otherwise, and none is certified as left while too
+    /// few others are known to hold it.
+    ///
+    /// # Errors
+    /// `ReadOnly` and the like unless the log is held; `RefusedState` for a fork. The engine goes on all the same.
+    pub async fn spread_keyring(&self, master: &MasterKey) -> Result<BTreeMap<ProviderId, KeyringCopy>, Error> {
+        keyring::spread(&self.shared(), master).await
     }
 
     /// All tenants by name.

@@ -1,6 +1,7 @@
 //! The keyring at the providers: write-once per version, found with nothing but the master key.
 
 mod extend;
+mod spread;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,8 @@ use crate::api::{Error, ErrorKind};
 use crate::unjudged::refusal;
 use crate::world::{Draw, Entropy};
 pub(crate) use extend::extend;
+pub use spread::KeyringCopy;
+pub(crate) use spread::{Holders, spread, too_few_without};
 
 /// Versions probed upward beyond the last one found: a keyring that reached few providers is still found.
 const PROBE: u64 = 8;

@@ -25,6 +25,7 @@ use crate::commit::Committer;
 use crate::config::{EngineConfig, Fatal, Limits};
 use crate::fence::Fence;
 use crate::history::Recorder;
+use crate::keyring::Holders;
 use crate::layout::Layout;
 use crate::modes::Modes;
 use crate::namespace::{KeyLocks, disk_full};
@@ -56,6 +57,8 @@ pub(crate) struct Ground {
     /// How each provider is to be used.
     pub(crate) modes: Arc<Modes>,
     pub(crate) relocations: Arc<Relocations>,
+    /// Who holds the keyring, as the start of the process found.
+    pub(crate) holders: Arc<Holders>,
     /// What this build met at a provider and cannot judge.
     pub(crate) unjudged: Arc<Unjudged>,
     /// What to abort; none once the engine was aborted.
@@ -90,6 +93,7 @@ impl Ground {
             scrub: Arc::default(),
             modes: Arc::default(),
             relocations: Arc::default(),
+            holders: Arc::default(),
             unjudged: Arc::default(),
             running: Arc::new(Mutex::new(Some(Vec::new()))),
             started: tokio::time::Instant::now(),

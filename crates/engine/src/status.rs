@@ -159,6 +159,7 @@ fn fleet(shared: &Shared, status: &mut Status) {
             mode: modes::name(shared.modes.of(&spec.id)).to_owned(),
             score: health.score,
             down_ms: health.down_for.map(millis),
+            keyring: shared.holders.of(&spec.id).map(|copy| copy.name().to_owned()),
             mode_since: None,
         });
     }

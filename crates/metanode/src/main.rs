@@ -14,6 +14,7 @@ mod cli;
 mod client;
 mod collect;
 mod config;
+mod copies;
 mod credentials;
 mod dev;
 mod drilled;

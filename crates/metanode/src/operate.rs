@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use diaspore_engine::api::{CheckpointStatus, IntegrityStatus, ModeSince};
-use diaspore_engine::{Counts, Relocated, RelocationState};
+use diaspore_engine::{Counts, Evacuated, Relocated, RelocationState};
 use diaspore_ledger::StorageMetrics;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,7 @@ pub(crate) struct Provider {
     pub(crate) mode: String,
     pub(crate) score: Option<u8>,
     pub(crate) down_ms: Option<u64>,
+    pub(crate) keyring: Option<String>,
     pub(crate) mode_since: Option<ModeSince>,
 }
 
@@ -238,6 +239,9 @@ fn relocation_text(state: &RelocationState) -> Option<String> {
     match (&state.outcome, &state.error) {
         (Some(Relocated::Evacuated(done)), _) if done.certified => {
             Some(format!("Last Move: {} is empty, certified in the log", done.provider))
+        }
+        (Some(Relocated::Evacuated(Evacuated { remaining: 0, provider, keyring: Some(why), .. })), _) => {
+            Some(format!("Last Move: {provider} is empty, not certified: {why}"))
         }
         (Some(Relocated::Evacuated(done)), _) => Some(format!(
             "Last Move: {} of {} blocks still have a shard at {}",

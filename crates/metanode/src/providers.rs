@@ -35,6 +35,8 @@ struct Account {
     mode: Option<String>,
     /// How well it served in the last fifteen minutes, 0 to 100; likewise.
     score: Option<u8>,
+    /// Its copy of the keyring, as the service's last start found it: `held`, `spoiled`, `unknown`; likewise.
+    keyring: Option<String>,
     /// What is missing, when the account cannot be used yet.
     problem: Option<String>,
 }
@@ -60,7 +62,7 @@ pub(crate) async fn run(global: &Global, command: &Providers) -> Outcome {
             let mut accounts = accounts(&home, &config)?;
             for live in live(global).await {
                 if let Some(account) = accounts.iter_mut().find(|account| account.name == live.id) {
-                    (account.mode, account.score) = (Some(live.mode), live.score);
+                    (account.mode, account.score, account.keyring) = (Some(live.mode), live.score, live.keyring);
                 }
             }
             global.output.print(&accounts, || shown(&accounts))
@@ -185,6 +187,7 @@ fn accounts(home: &Home, config: &Config) -> Outcome<Vec<Account>> {
             problem,
             mode: None,
             score: None,
+            keyring: None,
         })
     };
     config.providers.iter().map(account).collect()
@@ -203,10 +206,14 @@ fn shown(accounts: &[Account]) -> String {
             account.credentials.to_owned(),
             text(&account.mode),
             account.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
+            text(&account.keyring),
             account.problem.clone().unwrap_or_else(|| "ready".to_owned()),
         ]
     };
-    table(["name", "preset", "domain", "region", "jurisdiction", "credentials", "used", "score", "state"], accounts.iter().map(row))
+    table(
+        ["name", "preset", "domain", "region", "jurisdiction", "credentials", "used", "score", "keyring", "state"],
+        accounts.iter().map(row),
+    )
 }
 
 /// Writes, reads, lists, overwrites and deletes a small object at each account.

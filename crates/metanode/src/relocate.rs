@@ -35,6 +35,13 @@ pub(crate) async fn evacuate(global: &Global, flags: &Evacuate) -> Outcome {
     if done.certified {
         return Ok(());
     }
+    if let (0, Some(why)) = (done.remaining, &done.keyring) {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format!("nothing of the map lies at {} any more, but it may hold a copy of the keyring that is needed: {why}", done.provider),
+        )
+        .hint("restart the service with every account within reach, then run the same command again"));
+    }
     Err(Failure::new(Exit::Unavailable, format!("{} blocks still have a shard at {}", grouped(done.remaining), done.provider))
         .hint("run the same command again: it goes on where it ended")
         .hint("blocks of the log that no free domain can take go when two checkpoints stand for them; it makes those once everything is settled"))
@@ -108,6 +115,9 @@ fn plan_text(plan: &Evacuated) -> String {
             grouped(plan.crowded - plan.crowded_log),
             grouped(plan.crowded_log)
         ));
+    }
+    if let Some(why) = &plan.keyring {
+        lines.push(format!("No Certificate Yet: {why}"));
     }
     lines.join("\n")
 }

@@ -24,7 +24,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{credentials, history, init, recovered, salvage, secret, upkeep};
+use crate::{copies, credentials, history, init, recovered, salvage, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -87,12 +87,14 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
         let keyring = keyring_in_memory(&parts).await?;
         // An empty disk is what this mode is about: the permission is the flag.
         let running = bring_up_on(&parts, keyring, Mode::Recover { declare_lost: Vec::new() }, Disk::Memory).await?;
+        copies::spread(&parts, &running.engine).await;
         return serve(&home, running, listener).await;
     }
     // Taken first: a port in use is found before anything is claimed at the providers.
     let listener = listen(config.service.address()).await?;
     let keyring = init::open_keyring(&home, &parts.master)?;
     let running = bring_up(&parts, keyring, Mode::Start).await?;
+    copies::spread(&parts, &running.engine).await;
     make_room(&parts, &running.engine).await?;
     serve(&home, running, listener).await
 }
@@ -122,6 +124,7 @@ pub(crate) async fn recover(global: &Global, flags: &Recover) -> Outcome {
     if let Some(why) = running.engine.why_read_only() {
         note(&format!("warning: {why}"));
     }
+    copies::spread(&parts, &running.engine).await;
     if let Some(listener) = listener {
         return serve(&home, running, listener).await;
     }

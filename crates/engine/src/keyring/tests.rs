@@ -27,7 +27,11 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        let stores: Vec<_> = (0..3).map(|_| Arc::new(InMemory::new())).collect();
+        Self::with(3)
+    }
+
+    fn with(accounts: usize) -> Self {
+        let stores: Vec<_> = (0..accounts).map(|_| Arc::new(InMemory::new())).collect();
         let member = |(at, store): (usize, &Arc<InMemory>)| {
             (ProviderSpec::memory(ProviderId::new(&format!("p{at}")).unwrap()), Arc::clone(store) as Arc<dyn ObjectStore>)
         };
@@ -41,6 +45,17 @@ impl House {
 
     fn path(&self, at: usize) -> object_store::path::Path {
         KeyringNames::new(&self.master).keyring(&format!("p{at}"), 1).as_str().into()
+    }
+
+    fn version_path(&self, at: usize, version: u64) -> object_store::path::Path {
+        KeyringNames::new(&self.master).keyring(&format!("p{at}"), version).as_str().into()
+    }
+
+    /// What a recovery finds when nothing but this account is left.
+    async fn find_at(&self, at: usize) -> Option<Keyring> {
+        let spec = ProviderSpec::memory(ProviderId::new(&format!("p{at}")).unwrap());
+        let alone = Fleet::from_stores(vec![(spec, Arc::clone(&self.stores[at]) as _)], FleetOptions::default());
+        find(&self.master, &alone).await.unwrap()
     }
 
     async fn bytes(&self, at: usize) -> Vec<u8> {
@@ -164,4 +179,75 @@ async fn tenants_beyond_the_first_slots_find_room_in_the_next_version() {
     assert_eq!(second.tenants().await.unwrap().len(), 1);
     second.create_tenant("two").await.unwrap();
     assert!(second.extend_keyring(&house.master).await.unwrap().is_none(), "there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_puts_the_keyring_where_none_is_and_touches_nothing_else() {
+    let house = House::with(5);
+    let keyring = house.keyring();
+    house.plant(&keyring).await.unwrap();
+    // Two accounts joined later, or lost their copy; one altered its own.
+    for at in [3, 4] {
+        house.stores[at].delete(&house.path(at)).await.unwrap();
+    }
+    house.stores[1].put(&house.path(1), vec![7; 5000].into()).await.unwrap();
+    let before = house.bytes(0).await;
+    let engine = engine(&house, keyring.duplicate().unwrap(), Mode::Start).await;
+    let found = engine.spread_keyring(&house.master).await.unwrap();
+    let of = |at: usize| found[&ProviderId::new(&format!("p{at}")).unwrap()].clone();
+    assert_eq!([of(0), of(2)], [KeyringCopy::Held, KeyringCopy::Held]);
+    assert_eq!([of(3), of(4)], [KeyringCopy::Planted, KeyringCopy::Planted]);
+    assert_eq!((of(1), house.bytes(1).await), (KeyringCopy::Spoiled, vec![7; 5000]), "nothing is written over");
+    assert_eq!(house.bytes(0).await, before);
+    assert!(house.find_at(4).await.unwrap().is_same(&keyring));
+    let again = engine.spread_keyring(&house.master).await.unwrap();
+    assert_eq!(again[&ProviderId::new("p4").unwrap()], KeyringCopy::Held);
+    let status = engine.status();
+    let said: Vec<_> = status.providers.iter().map(|provider| provider.keyring.clone().unwrap()).collect();
+    assert_eq!(said, ["held", "spoiled", "held", "held", "held"]);
+}
+
+/// A search that knows nothing begins at the first version and looks a few ahead. On an account that joined late it must get to the present
+/// one without those before.
+#[tokio::test(start_paused = true)]
+async fn a_late_account_is_enough_for_a_keyring_of_many_versions() {
+    let house = House::with(4);
+    let mut keyring = house.keyring();
+    while keyring.version < 18 {
+        house.plant(&keyring).await.unwrap();
+        keyring.version += 1;
+    }
+    house.plant(&keyring).await.unwrap();
+    for version in 1..=18 {
+        house.stores[3].delete(&house.version_path(3, version)).await.unwrap();
+    }
+    // Of this one a version on the way is gone as well.
+    house.stores[2].delete(&house.version_path(2, 16)).await.unwrap();
+    let engine = engine(&house, keyring.duplicate().unwrap(), Mode::Start).await;
+    let found = engine.spread_keyring(&house.master).await.unwrap();
+    assert_eq!(found[&ProviderId::new("p3").unwrap()], KeyringCopy::Planted);
+    for at in [2, 3] {
+        assert!(house.find_at(at).await.unwrap().is_same(&keyring), "p{at}");
+    }
+    // A version on the way that nobody has any more cannot be made again: then it is not claimed that the account holds the keyring.
+    for at in 0..4 {
+        house.stores[at].delete(&house.version_path(at, 8)).await.unwrap();
+    }
+    let found = engine.spread_keyring(&house.master).await.unwrap();
+    assert!(found.values().all(|copy| matches!(copy, KeyringCopy::Unknown(_))), "{found:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_keyring_of_the_same_version_is_a_fork_to_a_start_too() {
+    let (house, other) = (House::new(), House::new());
+    let keyring = house.keyring();
+    house.plant(&keyring).await.unwrap();
+    let engine = engine(&house, keyring, Mode::Start).await;
+    let strange = {
+        other.keyring();
+        other.keyring()
+    };
+    other.plant(&strange).await.unwrap();
+    house.stores[2].put(&house.path(2), other.bytes(2).await.into()).await.unwrap();
+    assert!(engine.spread_keyring(&house.master).await.unwrap_err().message.contains("two different keyrings of version 1"));
 }

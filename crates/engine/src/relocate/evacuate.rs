@@ -18,6 +18,7 @@ use crate::checkpoint;
 use crate::coded::address_of;
 use crate::collect::{self, Cost, LogNeeds};
 use crate::commit::{CommitRequest, NewRecord};
+use crate::keyring;
 use crate::layout;
 use crate::modes;
 use crate::namespace::local;
@@ -88,6 +89,9 @@ pub struct Evacuated {
     pub foreign: u64,
     /// Whether it listed all that it has of this deployment: otherwise it may have more than `left`.
     pub reachable: bool,
+    /// Why it must not be taken away although nothing of the map lies there: too few others are known to hold the keyring.
+    #[serde(default)]
+    pub keyring: Option<String>,
     /// Whether the log certifies that nothing of the map lies there any more.
     pub certified: bool,
 }
@@ -213,6 +217,7 @@ fn plan(shared: &Shared, provider: &ProviderId, domain: &FailureDomain, dead: bo
         report.cost.add(&Cost { writes: 1, reads: 2, bytes_read: bytes, bytes_written: bytes, ..Cost::default() }.priced(&others));
     }
     report.remaining = report.blocks;
+    report.keyring = keyring::too_few_without(shared, provider);
     Ok(report)
 }
 
@@ -303,7 +308,8 @@ async fn certify(shared: &Arc<Shared>, provider: &ProviderId, dead: bool, mut re
         clean(shared, provider, &mut report).await?;
     }
     report.remaining = remaining(shared, provider)?;
-    report.certified = report.remaining == 0;
+    report.keyring = keyring::too_few_without(shared, provider);
+    report.certified = report.remaining == 0 && report.keyring.is_none();
     if !report.certified {
         return Ok(report);
     }

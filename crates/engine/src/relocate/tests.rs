@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diaspore_block::key::MasterKey;
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::Names;
 use diaspore_block::record::ProviderMode;
@@ -11,6 +12,7 @@ use futures::StreamExt;
 
 use super::mover::census;
 use super::*;
+use crate::KeyringCopy;
 use crate::api::Precondition;
 use crate::blob::tests::fixture::{Fixture, random, whole};
 use crate::collect;
@@ -36,7 +38,13 @@ impl Fixture {
             fx.put(format!("{index}").as_bytes(), data).await.unwrap();
         }
         fx.settle().await;
+        fx.copy_keyring().await;
         (fx, blobs)
+    }
+
+    /// What the process does at a start, when it has the master key.
+    async fn copy_keyring(&self) -> Vec<KeyringCopy> {
+        self.engine.spread_keyring(&MasterKey::from_bytes([9; 32])).await.unwrap().into_values().collect()
     }
 
     async fn check(&self, blobs: &[Vec<u8>]) {
@@ -123,6 +131,36 @@ async fn a_provider_is_left_and_the_log_says_so() {
     fx.check(&blobs).await;
 }
 
+/// Accounts were replaced one after the other, and the keyring stayed behind on those that were left: with the service's disk everything was lost.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_certified_as_left_while_too_few_others_hold_the_keyring() {
+    let (fx, _) = Fixture::filled(7).await;
+    let fx = fx.restart().await;
+    let report = fx.evacuate(leave("p2")).await;
+    assert!(!report.certified && report.remaining == 0, "{report:?}");
+    assert!(report.keyring.unwrap().starts_with("0 of the 6 domains that stay are known to hold the keyring, 4 are needed"));
+    // What does not answer is not known to hold it, and what is being left does not count.
+    let shared = fx.engine.shared();
+    for at in [3, 4] {
+        fx.stores[at].set_faults(FaultPlan::down());
+    }
+    crate::modes::set(&shared, diaspore_block::id::PrincipalId::NIL, &ProviderId::new("p5").unwrap(), ProviderMode::Draining, "")
+        .await
+        .unwrap();
+    assert_eq!(fx.copy_keyring().await.iter().filter(|copy| **copy == KeyringCopy::Held).count(), 3);
+    for at in [3, 4] {
+        fx.stores[at].set_faults(FaultPlan::honest());
+    }
+    let report = fx.evacuate(leave("p2")).await;
+    assert!(!report.certified && report.keyring.unwrap().starts_with("3 of the 5 domains that stay"));
+    let entry = shared.ledger.snapshot().unwrap().provider("p2").unwrap().unwrap();
+    assert!(entry.evacuated.is_none());
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert!(fx.copy_keyring().await.iter().all(|copy| *copy == KeyringCopy::Held));
+    let report = fx.evacuate(leave("p2")).await;
+    assert!(report.certified && report.keyring.is_none(), "{report:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_gone_is_left_too() {
     let (fx, blobs) = Fixture::filled(7).await;
@@ -196,6 +234,7 @@ async fn leaving_goes_on_after_a_crash() {
     fx.check(&blobs).await;
     let shared = fx.engine.shared();
     assert_eq!(shared.modes.of(&ProviderId::new("p4").unwrap()), ProviderMode::Draining, "the log knows");
+    fx.copy_keyring().await;
     let report = fx.evacuate(leave("p4")).await;
     assert!(report.certified && report.blocks <= before + 2, "{report:?}");
     assert_eq!((fx.at("p4"), fx.shards(4)), (0, 0));
@@ -245,6 +284,7 @@ async fn decisions_and_compacted_logs_of_wider_days_do_not_hold_an_account() {
     fx.settle().await;
     let decisions = fx.engine.shared().ledger.snapshot().unwrap().chain().unwrap().len();
     assert!(decisions >= 5);
+    fx.copy_keyring().await;
     let report = fx.evacuate(leave("p1")).await;
     assert!(report.certified, "{report:?}");
     assert_eq!((fx.at("p1"), fx.shards(1)), (0, 0));

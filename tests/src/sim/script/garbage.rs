@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use diaspore_block::key::MasterKey;
 use diaspore_block::record::ProviderMode;
 use diaspore_engine::api::{Caller, Error};
 use diaspore_engine::{CollectAsked, Collected, Errand, EvacuateAsked, Evacuated, Relocated};
@@ -101,6 +102,9 @@ impl Script {
     async fn evacuate(&mut self, index: usize, dead: bool, patience: Duration) -> Result<bool, Violation> {
         let provider = self.world.stores.get(index).map(|store| store.name().to_owned()).unwrap_or_default();
         let asked = EvacuateAsked { provider, dead, dry_run: false, most: None };
+        if let Err(error) = self.spread_keyring().await? {
+            return self.busy_or_calm(&error).map(|()| false);
+        }
         match tokio::time::timeout(patience, self.engine()?.relocate(Errand::Evacuate(asked))).await {
             Ok(Ok(Relocated::Evacuated(done))) => {
                 let Evacuated { domains, crowded, moved_shards, rewritten, remaining, .. } = done;
@@ -160,8 +164,15 @@ impl Script {
         if busy { Ok(()) } else { self.expect_calm(error) }
     }
 
+    /// What the process does at a start. The collector knows the copies as such from then on.
+    async fn spread_keyring(&mut self) -> Result<Result<(), Error>, Violation> {
+        Ok(self.engine()?.spread_keyring(&MasterKey::from_bytes([9; 32])).await.map(drop))
+    }
+
     /// With all providers well: nothing condemned is left, nothing lies anywhere that is part of nothing.
     pub(super) async fn expect_tidy(&mut self) -> Result<(), Violation> {
+        let spread = self.spread_keyring().await?;
+        spread.map_err(|error| Violation(format!("the keyring is not spread with all providers well: {error}")))?;
         for _ in 0..2 {
             let made = tokio::time::timeout(BOUND, self.engine()?.checkpoint_log()).await.map_err(broken)?;
             made.map_err(|error| Violation(format!("no checkpoint with all providers well: {error}")))?;
