@@ -106,8 +106,16 @@ fn a_backup_made_under_load_is_restored_elsewhere_and_catches_up() {
             .exits(4)
             .says("another copy")
             .says("nothing was restored");
-        assert!(!data_folder.join("ledger").exists());
+        assert_eq!(std::fs::read_dir(&data_folder).unwrap().count(), 0, "a failed restore leaves nothing");
     }
+    // What lies where it works is not its own, so it stays.
+    let others = data_folder.join("ledger.restoring").join("log-0000000001");
+    std::fs::create_dir_all(others.parent().unwrap()).unwrap();
+    std::fs::write(&others, "somebody's").unwrap();
+    place.run(&format!("storage distributed backup restore {}", file.display())).exits(1).says("not empty").says("ledger.restoring");
+    assert_eq!(std::fs::read_to_string(&others).unwrap(), "somebody's");
+    assert!(!data_folder.join("keyring").exists() && !data_folder.join("ledger").exists());
+    std::fs::remove_dir_all(others.parent().unwrap()).unwrap();
     let restored = place.run(&format!("storage distributed backup restore {}", file.display())).exits(0).stdout;
     assert!(restored.starts_with("Restored: "), "{restored}");
     let service = place.start("start");

@@ -29,6 +29,7 @@ use crate::ledger::Ledger;
 use crate::medium::{Medium, OpenMode};
 use crate::secret::{BACKUP_KEY, Secret};
 use crate::snapshot::decode;
+use crate::view::CACHE_BYTES;
 
 #[cfg(test)]
 mod tests;
@@ -236,7 +237,7 @@ impl Importer<'_> {
 }
 
 /// Fills an empty `medium` from a backup, opens it once and holds it against what the backup says of itself. Leaves nothing behind when
-/// it fails.
+/// it fails, and touches nothing that was there before: the medium is held from the look whether it is empty to the last file removed.
 pub(crate) fn restore(
     medium: &Arc<dyn Medium>,
     key: &LedgerKey,
@@ -246,24 +247,29 @@ pub(crate) fn restore(
     let mut rng = rng;
     let lock = medium.lock(OpenMode::ReadWrite)?;
     if !medium.list()?.is_empty() {
-        return Err(refused("the place to restore into is not empty"));
+        return Err(LedgerError::Occupied);
     }
-    let restored = fill(medium, key, rng.as_mut(), source);
-    drop(lock);
-    let checked = restored.and_then(|head| {
-        let ledger = Ledger::open(Arc::clone(medium), key, OpenMode::ReadWrite, rng)?;
+    let restored = fill(medium, key, rng.as_mut(), source).and_then(|head| {
+        let ledger = Ledger::open_under(lock.clone(), Arc::clone(medium), key, OpenMode::ReadWrite, rng, CACHE_BYTES)?;
         let state = ledger.snapshot()?;
         let same =
             state.applied_seq()? == head.applied && state.log_size()? == head.log_size && state.log_root(head.log_size)? == head.log_root;
         ledger.flush_view()?;
         if same { Ok(head) } else { Err(refused("its entries do not lead to the state it names")) }
     });
-    if checked.is_err() {
-        for name in medium.list()? {
-            medium.remove(&name)?;
-        }
+    if restored.is_err()
+        && let Err(error) = remove_all(medium.as_ref())
+    {
+        tracing::warn!(%error, "files of a backup that was not restored stay behind");
     }
-    checked
+    restored
+}
+
+fn remove_all(medium: &dyn Medium) -> io::Result<()> {
+    for name in medium.list()? {
+        medium.remove(&name)?;
+    }
+    medium.sync_names()
 }
 
 fn fill(medium: &Arc<dyn Medium>, key: &LedgerKey, rng: &mut (dyn CryptoRng + Send), source: &mut dyn Read) -> Result<BackupHead> {

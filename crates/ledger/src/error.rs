@@ -44,10 +44,13 @@ pub enum LedgerError {
         /// The violated rule, without any content.
         what: &'static str,
     },
+    /// There are files where a backup is to be restored; none was touched.
+    #[error("the place to restore into is not empty: move what is there away")]
+    Occupied,
     /// A backup cannot be restored; nothing was changed.
     #[error("the backup cannot be restored ({what}): use another copy of it, an empty data folder and the deployment's own master key")]
     Backup {
-        /// What is wrong with it or with the place to restore into.
+        /// What is wrong with it.
         what: &'static str,
     },
     /// The disk is full; what was written before stays readable.

@@ -145,10 +145,22 @@ impl Ledger {
         rng: Box<dyn CryptoRng + Send>,
         cache: usize,
     ) -> Result<Self> {
+        let lock = medium.lock(mode)?;
+        Self::open_under(lock, medium, key, mode, rng, cache)
+    }
+
+    /// The same for whoever holds the medium already.
+    pub(crate) fn open_under(
+        lock: MediumLock,
+        medium: impl Medium,
+        key: &LedgerKey,
+        mode: OpenMode,
+        rng: Box<dyn CryptoRng + Send>,
+        cache: usize,
+    ) -> Result<Self> {
         let (medium, counters) = Metered::new(medium);
         let medium: Arc<dyn Medium> = Arc::new(medium);
         let mut rng = rng;
-        let lock = medium.lock(mode)?;
         let root = Secret::of(key);
         let schema = identity::check(medium.as_ref(), &root, mode, &draw(&mut rng))?;
         let older = schema.filter(|schema| *schema < SCHEMA && mode == OpenMode::ReadWrite);

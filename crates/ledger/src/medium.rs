@@ -28,12 +28,13 @@ pub enum OpenMode {
     ReadOnly,
 }
 
-/// Keeps the medium reserved until dropped.
-pub struct MediumLock(#[expect(dead_code, reason = "held for its Drop only")] Box<dyn Any + Send + Sync>);
+/// Keeps the medium reserved until it and every clone of it are dropped.
+#[derive(Clone)]
+pub struct MediumLock(#[expect(dead_code, reason = "held for its Drop only")] Arc<dyn Any + Send + Sync>);
 
 impl MediumLock {
     pub(crate) fn new(guard: impl Any + Send + Sync) -> Self {
-        Self(Box::new(guard))
+        Self(Arc::new(guard))
     }
 }
 

@@ -94,6 +94,11 @@ impl Home {
         self.data().join("history.json")
     }
 
+    /// Where a backup becomes a ledger, before it gets that name.
+    pub(crate) fn restoring(&self) -> PathBuf {
+        self.data().join("ledger.restoring")
+    }
+
     /// Journal and ledger view.
     pub(crate) fn ledger(&self) -> PathBuf {
         self.data().join("ledger")

@@ -143,7 +143,12 @@ pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Outcome {
         _ => {}
     }
     create_private(&fresh, bytes)?;
-    fs::rename(&fresh, path).and_then(|()| sync_folder_of(path)).explain(|| format!("cannot replace {}", path.display()))
+    rename(&fresh, path)
+}
+
+/// Puts a file in the place of another one, durable before it returns.
+pub(crate) fn rename(from: &Path, to: &Path) -> Outcome {
+    fs::rename(from, to).and_then(|()| sync_folder_of(to)).explain(|| format!("cannot replace {}", to.display()))
 }
 
 fn sync_folder_of(path: &Path) -> std::io::Result<()> {

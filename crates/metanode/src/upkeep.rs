@@ -208,15 +208,13 @@ fn restore(global: &Global, path: &Path, master_key: Option<&str>) -> Outcome {
             .hint("this is another deployment's backup or master key, or the file is damaged: try another copy")
     })?;
     home.create()?;
-    let head =
-        Ledger::restore(FileMedium::new(home.ledger()), &keyring.ledger, Box::new(Draw(entropy()?)), &mut file).map_err(|error| {
-            // Nothing of it may look like a ledger to the next start.
-            drop(fs::remove_dir_all(home.ledger()));
-            ledger_failure(&error)
-                .hint("nothing was restored; the providers hold everything that was settled: metanode storage distributed recover")
-        })?;
+    let place = home.restoring();
+    let salts = Box::new(Draw(entropy()?));
+    let head = Ledger::restore(FileMedium::new(&place), &keyring.ledger, salts, &mut file).map_err(|error| not_restored(&place, &error))?;
     secret::replace_private(&home.keyring(), &sealed)?;
     init::publish_log_key(&home, &keyring)?;
+    // Whole, in one step, and not over a ledger that somebody made here meanwhile.
+    secret::rename(&place, &home.ledger())?;
     let copied = Copied { file: path.to_owned(), bytes: size, applied: Some(head.applied.get()) };
     global.output.print(&copied, || {
         format!(
@@ -224,6 +222,25 @@ fn restore(global: &Global, path: &Path, master_key: Option<&str>) -> Outcome {
             head.applied, grouped(head.log_size)
         )
     })
+}
+
+/// Why a backup was not restored. What it had filled it has cleared already; what others have in that folder stays.
+fn not_restored(place: &Path, error: &LedgerError) -> Failure {
+    let failure = ledger_failure(error);
+    match error {
+        LedgerError::Locked => failure.hint("another restore is at work there: let it end"),
+        LedgerError::Occupied => {
+            failure.hint(format!("an earlier restore was killed before it ended: what it left in {} is in no use, remove it", place.display()))
+        }
+        _ => {
+            // Neither does anything if there is more in it than the file that is locked.
+            if fs::read_dir(place).is_ok_and(|files| files.count() <= 1) {
+                drop(fs::remove_file(place.join("lock")));
+                drop(fs::remove_dir(place));
+            }
+            failure.hint("nothing was restored; the providers hold everything that was settled: metanode storage distributed recover")
+        }
+    }
 }
 
 /// The keyring in front of a backup.

@@ -1,5 +1,8 @@
 use crate::fixture::{applied, bucket, bulk, chunk, chunk_entry, first_blocks, key, open, put, released, rng};
-use crate::{BackupHead, IssuedBlock, JournalEntry, Ledger, LedgerError, MemoryMedium};
+use std::io;
+use std::sync::Arc;
+
+use crate::{BackupHead, IssuedBlock, JournalEntry, Ledger, LedgerError, Medium, MediumFile, MediumLock, MemoryMedium, OpenMode};
 use bytes::Bytes;
 use diaspore_block::id::{Attempt, Counter, IncarnationId, Seq};
 use diaspore_block::key::LedgerKey;
@@ -149,8 +152,14 @@ fn a_restore_needs_an_empty_place_and_room() {
     drop(ledger);
     let before = disk.files();
     let refused = Ledger::restore(disk.clone(), &key(), rng(5), &mut bytes.as_slice());
-    assert!(matches!(refused, Err(LedgerError::Backup { what }) if what.contains("not empty")));
+    assert!(matches!(refused, Err(LedgerError::Occupied)));
     assert_eq!(disk.files(), before);
+    // Nor is anything touched where somebody is at work: a file may appear there between a look and a lock.
+    let held = MemoryMedium::new();
+    let _work = held.lock(OpenMode::ReadWrite).unwrap();
+    held.replace("log-0000000001", vec![1; 9]);
+    assert!(matches!(Ledger::restore(held.clone(), &key(), rng(5), &mut bytes.as_slice()), Err(LedgerError::Locked)));
+    assert_eq!(held.contents("log-0000000001"), Some(vec![1; 9]));
     let small = MemoryMedium::new();
     small.set_capacity(Some(20_000));
     assert!(matches!(Ledger::restore(small.clone(), &key(), rng(5), &mut bytes.as_slice()), Err(LedgerError::Full)));
@@ -158,4 +167,52 @@ fn a_restore_needs_an_empty_place_and_room() {
     // An empty ledger is a backup too.
     let empty = export(&open(MemoryMedium::new(), 1).unwrap());
     assert_eq!(restore(&empty).unwrap().1.applied, Seq(0));
+}
+
+/// A disk that lets nothing be removed while nobody holds it: whoever came in between would lose what is theirs.
+#[derive(Debug, Clone)]
+struct Guarded(MemoryMedium);
+
+impl Medium for Guarded {
+    fn lock(&self, mode: OpenMode) -> Result<MediumLock, LedgerError> {
+        self.0.lock(mode)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn MediumFile>>> {
+        self.0.open(name, create)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        assert!(matches!(self.0.lock(OpenMode::ReadOnly), Err(LedgerError::Locked)), "{name} is removed and nobody holds the disk");
+        self.0.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_names()
+    }
+}
+
+#[test]
+fn what_a_failed_restore_clears_away_it_holds() {
+    let (_, ledger) = filled(40);
+    let bytes = export(&ledger);
+    let disk = MemoryMedium::new();
+    // Cut, and with entries that lead elsewhere than its head says.
+    for bytes in [bytes[..bytes.len() - 9].to_vec(), altered(&ledger)] {
+        let refused = Ledger::restore(Guarded(disk.clone()), &key(), rng(5), &mut bytes.as_slice());
+        assert!(matches!(refused, Err(LedgerError::Backup { .. })), "{refused:?}");
+        assert!(disk.files().is_empty());
+        drop(disk.lock(OpenMode::ReadWrite).unwrap());
+    }
+}
+
+/// A backup whose head names another root than its entries lead to.
+fn altered(ledger: &Ledger) -> Vec<u8> {
+    let mut exporter = ledger.exporter().unwrap();
+    let super::Next::Head(head) = &mut exporter.next else { panic!("begun") };
+    head.log_root = diaspore_block::id::Hash32::from_bytes([9; 32]);
+    std::iter::from_fn(|| exporter.piece().unwrap()).flatten().collect()
 }
