@@ -172,6 +172,8 @@ fn a_read_only_service_writes_nothing_anywhere() {
     assert_eq!(service.stop(), 0);
     let (home, clouds) = (tree(&place.home()), tree(&place.path("clouds")));
     let service = place.start("start --read-only");
+    let said = std::fs::read_to_string(place.path("service.log")).unwrap();
+    assert!(said.contains("read-only: the state at sequence ") && said.contains("its newest entry is "), "{said}");
     let at = format!("--url {}", service.url);
     reads_back(&place, &at, "back");
     let status = place.run(&format!("storage distributed status --output json {at}")).exits(3).json();

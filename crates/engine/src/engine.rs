@@ -335,6 +335,12 @@ impl Engine {
         status::status(&self.shared())
     }
 
+    /// The last sequence of the state that is served, and when the newest entry of its log was written, by the writer's clock; none in an
+    /// empty log.
+    pub fn ends_at(&self) -> Result<(Seq, Option<Timestamp>), Error> {
+        status::ends_at(&self.shared())
+    }
+
     /// Counts of the last two days, for the next run's [`EngineConfig::history`].
     pub fn history(&self) -> History {
         status::last_day(&self.shared());

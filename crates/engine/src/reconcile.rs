@@ -36,11 +36,16 @@ use tail::End;
 /// How far above every claim that is seen the claim of an accepting start stands.
 const ACCEPTED_STEP: u64 = 1 << 32;
 
+/// Why an engine that was started to read serves nothing: what is here would look like a small deployment.
+const HALF: &str = "an installation of the log broke off, and half of it is here: start for writing, or run `storage distributed recover`";
+const LOOKS: &str = "it was started read-only";
+
 /// The engine, in whatever stage the evidence allows.
 pub(crate) async fn start(ground: Ground) -> Result<Arc<Shared>, Error> {
     crate::modes::refresh(&ground);
     if ground.config.mode == Mode::ReadOnly {
-        return Ok(idle(ground, Stage::ReadOnly("it was started read-only".to_owned())));
+        let half = ground.ledger.snapshot().and_then(|view| view.is_incomplete()).map_err(local)?;
+        return Ok(idle(ground, if half { Stage::Undetermined(HALF.to_owned()) } else { Stage::ReadOnly(LOOKS.to_owned()) }));
     }
     let evidence = evidence(&ground)?;
     match claim_log(&ground, &evidence).await? {

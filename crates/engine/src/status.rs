@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diaspore_block::id::Timestamp;
+use diaspore_block::id::{Seq, Timestamp};
 use diaspore_block::record::{ProviderMode, RecordKind};
 use diaspore_policy::plan_geometry;
 use diaspore_provider::{Counters, HealthState};
@@ -111,6 +111,14 @@ pub(crate) fn stopped(shared: &Shared) -> Option<String> {
         Stage::Stopped(why) => Some(why),
         _ => None,
     }
+}
+
+/// The last sequence of the state that is served, and when the newest entry of its log was written; none in an empty log.
+pub(crate) fn ends_at(shared: &Shared) -> Result<(Seq, Option<Timestamp>), Error> {
+    let view = shared.ledger.snapshot().map_err(local)?;
+    let last = view.log_size().map_err(local)?.saturating_sub(1);
+    let newest = view.leaves(last, 1).map_err(local)?.pop();
+    Ok((view.applied_seq().map_err(local)?, newest.map(|entry| entry.time)))
 }
 
 fn millis(duration: Duration) -> u64 {

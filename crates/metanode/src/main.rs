@@ -29,6 +29,7 @@ mod operate;
 mod output;
 mod providers;
 mod quickstart;
+mod reading;
 mod recovered;
 mod relocate;
 mod salvage;

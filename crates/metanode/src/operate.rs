@@ -367,7 +367,7 @@ fn per_second(day: Counts, count: u64) -> f64 {
 }
 
 /// Hours and minutes, or seconds while there is no hour.
-fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
     if hours > 0 { format!("{hours}h {minutes:02}m") } else { format!("{minutes}m {seconds:02}s") }
 }

@@ -24,7 +24,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{copies, credentials, history, init, recovered, salvage, secret, upkeep};
+use crate::{copies, credentials, history, init, reading, recovered, salvage, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -80,6 +80,7 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
         let listener = listen(config.service.address()).await?;
         let keyring = init::open_keyring(&home, &parts.master)?;
         let running = bring_up_on(&parts, keyring, Mode::ReadOnly, Disk::ReadOnly).await?;
+        reading::announce(&running.engine)?;
         return serve(&home, running, listener).await;
     }
     if flags.in_memory {

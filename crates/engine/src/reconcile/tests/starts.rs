@@ -141,3 +141,32 @@ async fn a_provider_full_of_slow_junk_does_not_hold_up_a_start() {
     assert_eq!(count(&engine, &world).await, 3);
     assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
 }
+
+/// Rows of a compacted log were put in place, and the power went. Half of the blobs must not look like all of them.
+#[tokio::test(start_paused = true)]
+async fn half_of_a_log_is_not_served_to_who_only_reads() {
+    let (mut world, disk) = (World::new(), MemoryMedium::new());
+    let writer = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&writer, &world, 0..3).await;
+    writer.settle_wait(Duration::from_mins(1)).await.unwrap();
+    crash(writer);
+    let disk = disk.snapshot();
+    let reader = world.start(&disk, Mode::ReadOnly).await.unwrap();
+    assert_eq!(count(&reader, &world).await, 3);
+    let (seq, newest) = reader.ends_at().unwrap();
+    assert!(seq.get() >= 4 && newest.unwrap() >= Timestamp(1_700_000_000_000), "{seq} {newest:?}");
+    crash(reader);
+    let disk = disk.snapshot();
+    let ledger = Ledger::open(disk.clone(), &world.keys.ledger, OpenMode::ReadWrite, Box::new(StdRng::seed_from_u64(3))).unwrap();
+    ledger.append(JournalEntry::Base(diaspore_ledger::BaseStep::Begin)).unwrap();
+    ledger.sync().unwrap();
+    drop(ledger);
+    let reader = world.start(&disk, Mode::ReadOnly).await.unwrap();
+    assert!(!reader.is_readable());
+    assert!(reader.why_read_only().unwrap().contains("an installation of the log broke off"));
+    assert!(reader.list_buckets(&world.caller()).await.is_err());
+    crash(reader);
+    let disk = disk.snapshot();
+    let writer = world.start(&disk, Mode::Start).await.unwrap();
+    assert_eq!(count(&writer, &world).await, 3, "whoever may write goes on with it");
+}
