@@ -89,6 +89,12 @@ impl Home {
         self.data().join("keyring")
     }
 
+    /// A free name for a keyring that has to give way to another one.
+    pub(crate) fn keyring_beside(&self) -> PathBuf {
+        let name = |number: u64| self.data().join(format!("keyring.beside-{number}"));
+        (1..1000).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(1000))
+    }
+
     /// Counts of the last days.
     pub(crate) fn history(&self) -> PathBuf {
         self.data().join("history.json")

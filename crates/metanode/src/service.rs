@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use diaspore_block::BlockError;
 use diaspore_block::id::{PrincipalId, TenantId};
 use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
@@ -191,9 +192,7 @@ pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
         Failure::new(Exit::Refused, "no provider holds a keyring for this master key")
             .hint("check that it is the right key file, and that these are the right accounts, buckets and prefixes")
     })?;
-    secret::replace_private(&parts.home.keyring(), &init::seal_keyring(&parts.master, &keyring, *entropy()?)?)?;
-    init::publish_log_key(&parts.home, &keyring)?;
-    Ok(keyring)
+    copies::adopt(&parts.home, &parts.master, keyring)
 }
 
 /// Opens the ledger and starts the engine, which is to reconcile.
@@ -439,8 +438,14 @@ fn start_failure(mut error: Error) -> Failure {
     match source.downcast::<Loss>() {
         Ok(loss) => Failure { loss: Some(loss), ..engine_failure(error) },
         Err(source) => {
+            let too_old = matches!(source.downcast_ref(), Some(BlockError::KeyMissing { .. }));
             error.source = Some(source);
-            engine_failure(error)
+            let failure = engine_failure(error);
+            if too_old {
+                failure.hint("the keyring on this disk is older than the log: metanode storage distributed recover fetches the newest from the providers")
+            } else {
+                failure
+            }
         }
     }
 }
@@ -483,5 +488,20 @@ fn fatal_failure(event: &Fatal) -> Failure {
             .hint("one service per deployment: stop the other one before this one is started again"),
         Fatal::Refused(what) => Failure::new(Exit::Refused, format!("the service started anew over what it holds, and refused it: {what}"))
             .hint("start it again: a start says the same, or goes on once the cause is gone"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diaspore_block::id::KeyVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_keyring_older_than_the_log_is_told_from_damage() {
+        let start = |cause: BlockError| start_failure(Error::caused(ErrorKind::RefusedState, "commit block 7 does not open", cause));
+        let missing = start(BlockError::KeyMissing { tenant: TenantId::NIL, version: KeyVersion(0) });
+        assert!(missing.exit == Exit::Refused && missing.hints.iter().any(|hint| hint.contains("older than the log")), "{missing}");
+        assert!(start(BlockError::NotAuthentic { what: "x" }).hints.is_empty());
     }
 }

@@ -26,7 +26,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::{bytes, grouped, note, table};
 use crate::service::{entropy, ledger_failure};
-use crate::{init, secret};
+use crate::{copies, init, secret};
 
 const MAGIC: &[u8; 8] = b"DSPSTORE";
 /// A sealed keyring is far smaller.
@@ -211,8 +211,7 @@ fn restore(global: &Global, path: &Path, master_key: Option<&str>) -> Outcome {
     let place = home.restoring();
     let salts = Box::new(Draw(entropy()?));
     let head = Ledger::restore(FileMedium::new(&place), &keyring.ledger, salts, &mut file).map_err(|error| not_restored(&place, &error))?;
-    secret::replace_private(&home.keyring(), &sealed)?;
-    init::publish_log_key(&home, &keyring)?;
+    copies::adopt(&home, &master, keyring)?;
     // Whole, in one step, and not over a ledger that somebody made here meanwhile.
     secret::rename(&place, &home.ledger())?;
     let copied = Copied { file: path.to_owned(), bytes: size, applied: Some(head.applied.get()) };
@@ -229,9 +228,8 @@ fn not_restored(place: &Path, error: &LedgerError) -> Failure {
     let failure = ledger_failure(error);
     match error {
         LedgerError::Locked => failure.hint("another restore is at work there: let it end"),
-        LedgerError::Occupied => {
-            failure.hint(format!("an earlier restore was killed before it ended: what it left in {} is in no use, remove it", place.display()))
-        }
+        LedgerError::Occupied => failure
+            .hint(format!("an earlier restore was killed before it ended: what it left in {} is in no use, remove it", place.display())),
         _ => {
             // Neither does anything if there is more in it than the file that is locked.
             if fs::read_dir(place).is_ok_and(|files| files.count() <= 1) {
