@@ -314,7 +314,7 @@ impl Engine {
     }
 
     /// Looks over the whole local ledger: every value, every journal entry, the log from its leaves. Slow, beside everything else; writes
-    /// nothing. A view found damaged is made anew by the next start.
+    /// nothing but the mark by which the next start makes a view anew that was found damaged.
     pub fn integrity(&self) -> Result<IntegrityReport, Error> {
         cpu(|| self.shared().ledger.integrity()).map_err(local)
     }

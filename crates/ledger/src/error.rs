@@ -18,6 +18,14 @@ pub enum LedgerError {
         /// Newest schema version this build reads.
         supported: u32,
     },
+    /// The ledger is of an older schema, and this is not what migrates it.
+    #[error("the ledger has schema {found}, and awaits its migration to {present}: the next start does that, after a copy")]
+    OlderSchema {
+        /// Schema version found on the medium.
+        found: u32,
+        /// Schema version that this build writes.
+        present: u32,
+    },
     /// Stored bytes do not authenticate or contradict each other.
     #[error("the ledger is damaged ({what}): restore the folder, or move it away and run recover")]
     Corrupt {

@@ -55,6 +55,10 @@ pub struct IntegrityReport {
     /// The installing of a compacted log broke off: nothing is damaged, and nothing is there until a start or a recovery goes on with it.
     #[serde(default)]
     pub interrupted: bool,
+    /// The store is of an older schema, whole as far as its journal tells: the next start for writing brings it up, after a copy. Its
+    /// view was not looked at.
+    #[serde(default)]
+    pub awaits_migration: bool,
 }
 
 /// One stream of the journal.

@@ -471,7 +471,7 @@ fn keyring_failure(home: &Home, error: Error) -> Failure {
 
 pub(crate) fn ledger_failure(error: &LedgerError) -> Failure {
     let exit = match error {
-        LedgerError::WrongKey | LedgerError::NewerSchema { .. } => Exit::Refused,
+        LedgerError::WrongKey | LedgerError::NewerSchema { .. } | LedgerError::OlderSchema { .. } => Exit::Refused,
         LedgerError::Corrupt { .. } | LedgerError::Backup { .. } => Exit::Integrity,
         _ => Exit::Failure,
     };

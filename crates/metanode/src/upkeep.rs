@@ -64,7 +64,7 @@ fn offline(global: &Global, flags: &Fsck) -> Outcome<Option<IntegrityReport>> {
         Err(LedgerError::Locked) => return Ok(None),
         other => other.map_err(|error| ledger_failure(&error))?,
     };
-    if !flags.repair || report.view_is_sound() {
+    if !flags.repair || (report.view_is_sound() && !report.awaits_migration) {
         return Ok(Some(report));
     }
     if !report.journal_is_sound() {
@@ -73,6 +73,11 @@ fn offline(global: &Global, flags: &Fsck) -> Outcome<Option<IntegrityReport>> {
             .hint("metanode storage distributed backup restore FILE, or recover, each into an empty data folder; keep this one"));
     }
     let failed = |error: LedgerError| ledger_failure(&error);
+    if report.awaits_migration {
+        global.output.print(&report, || text(&report))?;
+        return Err(failed(LedgerError::OlderSchema { found: report.schema, present: diaspore_ledger::SCHEMA })
+            .hint("nothing was repaired, and nothing has to be: its view is made anew then"));
+    }
     Ledger::discard_view(&FileMedium::new(home.ledger()), &keyring.ledger).map_err(failed)?;
     let salts = Box::new(Draw(entropy()?));
     let mode = diaspore_ledger::OpenMode::ReadWrite;
@@ -111,6 +116,9 @@ fn text(report: &IntegrityReport) -> String {
         format!("Integrity: {}", if report.is_sound() { "sound" } else { "damaged" }),
         format!("Schema: {}, applied sequence {}", report.schema, grouped(report.applied)),
     ];
+    if report.awaits_migration {
+        lines.push("View: not looked at: the store awaits its migration to a newer schema, by the next start".to_owned());
+    }
     if report.interrupted {
         lines.push("Installation: interrupted; the next start or recover goes on with it".to_owned());
     }

@@ -39,12 +39,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Looks at everything, journal and view, beside the running writer. A view found damaged is rebuilt by the next opening.
+    /// Looks at everything, journal and view, beside the running writer. Writes nothing but the mark by which the next opening makes a view
+    /// anew that was found damaged here.
     pub fn integrity(&self) -> Result<IntegrityReport> {
         self.usable()?;
         let report = fsck::examine(self.0.medium.as_ref(), &self.0.journal, SCHEMA, Ok(&self.0.view.frozen()))?;
         if !report.view_is_sound() {
-            self.0.view.mark_damaged()?;
+            self.mark_view();
         }
         Ok(report)
     }
@@ -56,6 +57,10 @@ impl Ledger {
         let root = Secret::of(key);
         let schema = identity::check(medium.as_ref(), &root, OpenMode::ReadOnly, &[0; 24])?.unwrap_or_default();
         let journal = journal_secret(&root);
+        if (1..SCHEMA).contains(&schema) {
+            let report = fsck::examine(medium.as_ref(), &journal, schema, Err(String::new()))?;
+            return Ok(IntegrityReport { awaits_migration: true, view_unusable: None, ..report });
+        }
         let view = View::open(medium.open(VIEW_NAME, false)?, &root, OpenMode::ReadOnly, CACHE_BYTES)?;
         let frozen = match &view {
             Ok(view) => Ok(view.frozen()),
@@ -119,10 +124,14 @@ impl Ledger {
         Ok((before, total_bytes(medium.as_ref())?))
     }
 
-    /// Removes the view, so that the next opening makes it anew from the journal: the repair for a damaged view.
+    /// Removes the view, so that the next opening makes it anew from the journal: the repair for a damaged view. Refused for an older
+    /// schema: its view belongs into the copy that the migration makes.
     pub fn discard_view(medium: &impl Medium, key: &LedgerKey) -> Result<()> {
         let _lock = medium.lock(OpenMode::ReadWrite)?;
-        identity::check(medium, &Secret::of(key), OpenMode::ReadOnly, &[0; 24])?;
+        let schema = identity::check(medium, &Secret::of(key), OpenMode::ReadOnly, &[0; 24])?;
+        if let Some(found) = schema.filter(|schema| *schema < SCHEMA) {
+            return Err(LedgerError::OlderSchema { found, present: SCHEMA });
+        }
         medium.remove(VIEW_NAME)?;
         medium.sync_names().map_err(|_| LedgerError::SyncFailed)
     }
@@ -130,11 +139,13 @@ impl Ledger {
     /// Reads the whole view and checks every value. On damage the next opening rebuilds it from the journal.
     pub fn check(&self) -> Result<()> {
         self.usable()?;
-        self.0.view.check().inspect_err(|_| {
-            if let Err(error) = self.0.view.mark_damaged() {
-                tracing::warn!(%error, "could not mark the damaged view");
-            }
-        })
+        self.0.view.check().inspect_err(|_| self.mark_view())
+    }
+
+    fn mark_view(&self) {
+        if let Err(error) = self.0.view.mark_damaged() {
+            tracing::warn!(%error, "could not mark the damaged view");
+        }
     }
 }
 

@@ -131,6 +131,27 @@ fn an_old_store_can_be_read_without_changing_a_byte() {
 }
 
 #[test]
+fn an_old_store_is_not_damaged_and_is_not_repaired() {
+    let disk = old_store();
+    let before: Vec<_> = disk.files().into_iter().map(|(name, _)| (disk.contents(&name), name)).collect();
+    let report = Ledger::examine(disk.clone(), &key()).unwrap();
+    assert!(report.is_sound() && report.awaits_migration && report.schema == 1, "{report:#?}");
+    assert_eq!((report.log_size, report.log_root.as_str(), report.heads_wrong), (48, ROOT, 0));
+    let refused = Ledger::discard_view(&disk, &key());
+    assert!(matches!(refused, Err(LedgerError::OlderSchema { found: 1, present: SCHEMA })), "{refused:?}");
+    let after: Vec<_> = disk.files().into_iter().map(|(name, _)| (disk.contents(&name), name)).collect();
+    assert_eq!(before, after);
+    // Damage of its journal is seen all the same.
+    let damaged = disk.snapshot();
+    let mut bytes = damaged.contents("log-0000000001").unwrap();
+    bytes[100] ^= 1;
+    damaged.replace("log-0000000001", bytes);
+    assert!(!Ledger::examine(damaged, &key()).unwrap().is_sound());
+    drop(open(disk.clone(), OpenMode::ReadWrite).unwrap());
+    assert!(!Ledger::examine(disk, &key()).unwrap().awaits_migration);
+}
+
+#[test]
 fn a_disk_too_full_for_the_copy_leaves_the_old_store() {
     let disk = old_store();
     disk.set_capacity(Some(disk.used_bytes() + 100_000));
