@@ -26,7 +26,8 @@ use crate::medium::{Medium, MediumFile, OpenMode};
 use crate::secret::{FRAME_KEY, Secret};
 
 mod segment;
-pub(crate) use segment::{Header, Verdict};
+
+pub(crate) use segment::{HEADER_LEN, Header, Verdict};
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +50,7 @@ pub(crate) enum StreamKind {
 }
 
 impl StreamKind {
-    const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Log => "log-",
             Self::Hold => "hold-",

@@ -8,8 +8,11 @@
 //! To go back: end the service, remove every file of the ledger's folder without the prefix, take the prefix off the others, and run the
 //! program that knows the old schema. What was stored since comes back from the providers.
 
+use std::collections::BTreeMap;
+
 use crate::error::{LedgerError, Result};
 use crate::identity;
+use crate::journal::{HEADER_LEN, StreamKind};
 use crate::medium::{Medium, MediumFile};
 
 #[cfg(test)]
@@ -29,12 +32,17 @@ pub(crate) fn is_copy(name: &str) -> bool {
 }
 
 /// Copies every file of a store of schema `from`, the plate last: with the plate the copy is whole, and is not made again over files that
-/// the migration has begun to change.
+/// the migration has begun to change. A copy of another time, after which the old program went on, is none: it is made anew.
 pub(crate) fn keep_copy(medium: &dyn Medium, from: u32) -> Result<()> {
     let prefix = prefix(from);
     let plate = format!("{prefix}{}", identity::NAME);
     if identity::is_whole_plate(medium, &plate)? {
-        return Ok(());
+        if is_of_this_journal(medium, &prefix)? {
+            return Ok(());
+        }
+        tracing::info!(files = format!("{prefix}*"), "a copy of the ledger was made at another time and gives way to a new one");
+        medium.remove(&plate)?;
+        medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
     }
     // Of one that broke off, files may stay that the journal has left behind since: put back, they would be damage.
     for name in medium.list()?.iter().filter(|name| name.starts_with(&prefix)) {
@@ -51,6 +59,37 @@ pub(crate) fn keep_copy(medium: &dyn Medium, from: u32) -> Result<()> {
     medium.sync_names().map_err(|_| LedgerError::SyncFailed)?;
     tracing::info!(files = format!("{prefix}*"), "kept a copy of the ledger as it was under its old schema");
     Ok(())
+}
+
+/// Whether the copy has the journal's segments as they are here. The newest of a stream may be shorter here, or gone if it held nothing: what
+/// an opening cuts of a torn end.
+fn is_of_this_journal(medium: &dyn Medium, prefix: &str) -> Result<bool> {
+    let lens = |prefix: &str, stream: &str| -> Result<BTreeMap<String, u64>> {
+        let mut lens = BTreeMap::new();
+        for name in medium.list()? {
+            if let Some(segment) = name.strip_prefix(prefix).filter(|segment| segment.starts_with(stream)) {
+                lens.insert(segment.to_owned(), medium.open(&name, false)?.map_or(Ok(0), |file| file.len())?);
+            }
+        }
+        Ok(lens)
+    };
+    for kind in [StreamKind::Log, StreamKind::Hold] {
+        let (here, mut kept) = (lens("", kind.prefix())?, lens(prefix, kind.prefix())?);
+        if let Some((newest, len)) = kept.pop_last() {
+            let cut = match here.get(&newest) {
+                Some(left) => *left <= len,
+                None => len <= HEADER_LEN as u64,
+            };
+            if !cut {
+                return Ok(false);
+            }
+            kept.extend(here.get(&newest).map(|left| (newest, *left)));
+        }
+        if here != kept {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn copy(medium: &dyn Medium, from: &str, to: &str) -> Result<()> {

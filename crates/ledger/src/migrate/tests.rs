@@ -9,11 +9,13 @@ use diaspore_block::id::{Seq, Timestamp};
 use diaspore_block::key::LedgerKey;
 use diaspore_block::record::SchemaMigrated;
 
+use super::keep_copy;
 use crate::fixture::{applied, rng};
 use crate::identity::{SCHEMA, plate_of_schema};
+use crate::journal::{Stream, StreamKind, journal_secret};
 use crate::medium::{Medium, MediumFile, MediumLock};
 use crate::secret::Secret;
-use crate::{FileMedium, JournalEntry, Ledger, LedgerError, MemoryMedium, MigrationEntry, OpenMode, Result};
+use crate::{FileMedium, JournalEntry, KeyringCopy, Ledger, LedgerError, MemoryMedium, MigrationEntry, OpenMode, Result};
 
 const ROOT: &str = "48b4fb753f017fa0a86050d80dc57dc2a82b4bf3873e17759c7bde518ff833e9";
 
@@ -173,6 +175,30 @@ fn a_copy_that_broke_off_leaves_no_file_in_the_next() {
     holds_everything(&open(disk.clone(), OpenMode::ReadWrite).unwrap());
     let kept: Vec<_> = disk.files().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("schema-1.")).collect();
     assert_eq!(kept.len(), old_store().files().len(), "{kept:?}");
+}
+
+/// A migration broke off behind its copy, and the old program went on for a while: going back must not lose what it stored since.
+#[test]
+fn a_copy_of_another_time_is_made_anew() {
+    let disk = old_store();
+    keep_copy(&disk, 1).unwrap();
+    keep_copy(&disk, 1).unwrap();
+    let secret = Arc::new(journal_secret(&Secret::of(&key())));
+    let mut log = Stream::open(StreamKind::Log, Arc::new(disk.clone()), secret, OpenMode::ReadWrite).unwrap();
+    let entry = JournalEntry::Keyring(KeyringCopy { version: 3, sealed: vec![1; 40] });
+    log.append(&entry.encode(), rng(4).as_mut()).unwrap();
+    let through = log.begin_sync().unwrap().run().unwrap();
+    log.end_sync(through);
+    let journal: Vec<_> = disk.files().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("log-")).collect();
+    drop(open(disk.clone(), OpenMode::ReadWrite).unwrap());
+    let back = MemoryMedium::new();
+    for (name, _) in disk.files() {
+        if let Some(old) = name.strip_prefix("schema-1.") {
+            back.replace(old, disk.contents(&name).unwrap());
+        }
+    }
+    assert!(journal.iter().all(|name| back.contents(name).is_some()), "{journal:?} {:?}", back.files());
+    assert_eq!(open(back, OpenMode::ReadWrite).unwrap().snapshot().unwrap().keyring().unwrap().unwrap().version, 3);
 }
 
 #[test]
