@@ -55,5 +55,5 @@ pub use fsck::{IntegrityReport, MigrationReport, RuleReport, StreamReport, Table
 pub use identity::SCHEMA;
 pub use ledger::{Ledger, OpenReport};
 pub use listing::{ListItem, ListPage, ListQuery, MAX_LIST_ITEMS};
-pub use medium::{FileMedium, Medium, MediumFile, MediumLock, MemoryMedium, OpenMode, StorageMetrics};
+pub use medium::{FileMedium, Medium, MediumFile, MediumLock, MemoryMedium, OpenMode, StorageMetrics, create_folder};
 pub use snapshot::Snapshot;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub use file::FileMedium;
+pub use file::{FileMedium, create_folder};
 pub use memory::MemoryMedium;
 pub use metered::StorageMetrics;
 pub(crate) use metered::{Counters, Metered};

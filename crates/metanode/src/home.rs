@@ -10,9 +10,9 @@
 //! data/              keyring and ledger: sealed, rebuildable with `recover`; history.json: counts of the last two days
 //! ```
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use diaspore_ledger::create_folder;
 
 use crate::failure::{Explain, Failure, Outcome};
 
@@ -41,7 +41,7 @@ impl Home {
 
     /// Makes the folder and `data/`, both 0700.
     pub(crate) fn create(&self) -> Outcome {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.data()).explain(|| format!("cannot make {}", self.data().display()))
+        create_folder(self.data()).explain(|| format!("cannot make {}", self.data().display()))
     }
 
     /// The folder itself.

@@ -10,7 +10,7 @@ use diaspore_block::key::{Keyring, MasterKey};
 use diaspore_engine::api::{Caller, Error, ErrorKind};
 use diaspore_engine::world::{Draw, SystemClock, SystemEntropy};
 use diaspore_engine::{AcceptLoss, Engine, EngineConfig, Fatal, Loss, Mode, Unanswered};
-use diaspore_ledger::{FileMedium, Ledger, LedgerError, MemoryMedium, OpenMode};
+use diaspore_ledger::{FileMedium, Ledger, LedgerError, MemoryMedium, OpenMode, create_folder};
 use diaspore_policy::{Profile, ProviderSpec};
 use diaspore_provider::{Credentials, Fleet, FleetOptions, ProviderId};
 use diaspore_server::{MetricsText, ServerOptions};
@@ -227,7 +227,7 @@ async fn bring_up_on(parts: &Parts, keyring: Keyring, mode: Mode, disk: Disk) ->
     let cache = parts.store.cache();
     let opened = match disk {
         Disk::Own => {
-            std::fs::create_dir_all(&folder).explain(|| format!("cannot make {}", folder.display()))?;
+            create_folder(&folder).explain(|| format!("cannot make {}", folder.display()))?;
             Ledger::open_with_cache(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadWrite, salts, cache)
         }
         Disk::ReadOnly => Ledger::open_with_cache(FileMedium::new(&folder), &keyring.ledger, OpenMode::ReadOnly, salts, cache),

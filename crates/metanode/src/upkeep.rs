@@ -196,7 +196,7 @@ async fn export(global: &Global, path: &Path) -> Outcome {
         written += piece.len() as u64;
     }
     file.sync_all().explain(failed)?;
-    fs::rename(&partial, path).explain(failed)?;
+    secret::rename(&partial, path)?;
     let copied = Copied { file: path.to_owned(), bytes: written, applied: None };
     global.output.print(&copied, || format!("Backup: {} in {}", bytes(written), path.display()))
 }

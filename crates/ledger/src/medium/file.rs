@@ -1,6 +1,6 @@
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Medium for FileMedium {
         let path = self.folder.join(LOCK_NAME);
         let (file, operation) = match mode {
             OpenMode::ReadWrite => {
-                fs::create_dir_all(&self.folder)?;
+                create_folder(&self.folder)?;
                 let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
                 (file, FlockOperation::NonBlockingLockExclusive)
             }
@@ -100,6 +100,19 @@ impl Medium for FileMedium {
     }
 }
 
+/// Makes a folder and those above it that are missing, for their owner only. Their names outlive a loss of power: what is synced inside a
+/// folder is lost with a name that was not.
+pub fn create_folder(folder: impl AsRef<Path>) -> io::Result<()> {
+    let folder = folder.as_ref();
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct DiskFile(File);
 
@@ -122,5 +135,27 @@ impl MediumFile for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn folders_are_made_for_their_owner_only_and_made_once() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("home/data/ledger");
+        for _ in 0..2 {
+            create_folder(&folder).unwrap();
+        }
+        for made in ["home", "home/data", "home/data/ledger"] {
+            let mode = fs::metadata(place.path().join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{made}");
+        }
+        fs::write(place.path().join("file"), "").unwrap();
+        assert!(create_folder(place.path().join("file")).is_err());
     }
 }
