@@ -4,8 +4,10 @@
 //! is thrown away and rebuilt from the journal. A page-wise AEAD was measured and refused: redb's two commit slots share its page 0,
 //! and a torn write of an authenticated page loses both (`docs/decisions/0002-ledger-engine.md`).
 //!
-//! Sectors the disk has no room for are kept in memory and the header page is marked damaged first: a full disk never reaches redb as
-//! an error (it would refuse all later reads), and a power loss in that state costs a rebuild, not a wrong answer.
+//! Sectors the disk has no room for are kept in memory, and every one after them, and the header page is marked damaged: a full disk never
+//! reaches redb as an error (it would refuse all later reads), and a power loss in that state costs a rebuild, not a wrong answer. Where
+//! the file system copies on write there may be no room for the mark either. Then nothing at all reaches the file until there is: what
+//! lies there is the last state that became durable, with pages behind it that it does not name, as after a crash in a transaction.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +54,10 @@ struct Inner {
     /// Partial sector writes read, change and write: one at a time.
     partial: Mutex<()>,
     full: AtomicBool,
+    /// The header page says, durably, that the view is to be made anew.
+    marked: AtomicBool,
+    /// It says so for good, room or not.
+    damaged: AtomicBool,
     sync_failed: AtomicBool,
 }
 
@@ -133,6 +139,8 @@ impl Vault {
             overlay: Mutex::default(),
             partial: Mutex::default(),
             full: AtomicBool::new(false),
+            marked: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             sync_failed: AtomicBool::new(false),
         }))
     }
@@ -154,11 +162,18 @@ impl Vault {
 
     /// Makes the next opening rebuild the view.
     pub(crate) fn mark_damaged(&self) -> io::Result<()> {
-        if self.0.mode == OpenMode::ReadOnly {
+        self.0.damaged.store(true, Ordering::Release);
+        self.mark()
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        if self.0.mode == OpenMode::ReadOnly || self.0.marked.load(Ordering::Acquire) {
             return Ok(());
         }
         self.0.file.write_at(8, &[DAMAGED; 8])?;
-        self.sync_file()
+        self.sync_file()?;
+        self.0.marked.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Writes waiting sectors out; false when there is still no room.
@@ -166,20 +181,30 @@ impl Vault {
         if self.0.mode == OpenMode::ReadOnly || !self.is_full() {
             return Ok(true);
         }
+        match self.write_out() {
+            Err(error) if is_full(&error) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn write_out(&self) -> io::Result<()> {
+        // Sectors come in no order that a crash could be recovered from, so the mark is there before the first of them.
+        self.mark()?;
         let mut overlay = relock(&self.0.overlay);
         while let Some((index, sector)) = overlay.sectors.pop_first() {
-            match self.store(index, &sector) {
-                Ok(()) => {}
-                Err(error) => {
-                    overlay.sectors.insert(index, sector);
-                    return if is_full(&error) { Ok(false) } else { Err(error) };
-                }
+            if let Err(error) = self.store(index, &sector) {
+                overlay.sectors.insert(index, sector);
+                return Err(error);
             }
         }
+        self.0.file.set_len(padded(self.0.len.load(Ordering::Acquire)))?;
         self.sync_file()?;
-        self.0.file.write_at(0, &self.0.header)?;
+        if !self.0.damaged.load(Ordering::Acquire) {
+            self.0.file.write_at(0, &self.0.header)?;
+            self.0.marked.store(false, Ordering::Release);
+        }
         self.0.full.store(false, Ordering::Release);
-        Ok(true)
+        Ok(())
     }
 
     fn sync_file(&self) -> io::Result<()> {
@@ -201,8 +226,11 @@ impl Vault {
         if self.0.mode == OpenMode::ReadWrite && !self.is_full() {
             match self.store(index, plain) {
                 Err(error) if is_full(&error) => {
-                    self.mark_damaged()?;
                     self.0.full.store(true, Ordering::Release);
+                    match self.mark() {
+                        Err(error) if !is_full(&error) => return Err(error),
+                        _ => {}
+                    }
                 }
                 other => return other,
             }
@@ -230,6 +258,11 @@ impl Vault {
         }
         Ok(())
     }
+}
+
+/// Length of the file with a view of `len` bytes.
+fn padded(len: u64) -> u64 {
+    len.div_ceil(SECTOR_BYTES) * SECTOR_BYTES + SECTOR_BYTES
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -278,12 +311,11 @@ impl redb::StorageBackend for Vault {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.len.store(len, Ordering::Release);
-        if self.0.mode == OpenMode::ReadOnly {
+        if self.0.mode == OpenMode::ReadOnly || self.is_full() {
             relock(&self.0.overlay).sectors.retain(|sector, _| sector * SECTOR_BYTES < len);
             return Ok(());
         }
-        let rounded = len.div_ceil(SECTOR_BYTES) * SECTOR_BYTES;
-        match self.0.file.set_len(rounded + SECTOR_BYTES) {
+        match self.0.file.set_len(padded(len)) {
             // The writes that need the room will find out, and wait in memory.
             Err(error) if is_full(&error) => Ok(()),
             other => other,
@@ -291,7 +323,8 @@ impl redb::StorageBackend for Vault {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // With sectors waiting in memory the header page is marked: what is durable is a view to be rebuilt.
+        // With sectors waiting in memory the header page is marked, and what is durable is a view to be rebuilt; or nothing that was written
+        // since reached the file, and it is the one before.
         if self.0.mode == OpenMode::ReadOnly { Ok(()) } else { self.sync_file() }
     }
 

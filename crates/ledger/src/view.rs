@@ -124,7 +124,11 @@ impl View {
 
     /// Writes out what waits in memory for room on the disk; [`LedgerError::Full`] while there is none.
     pub(crate) fn find_room(&self) -> Result<()> {
-        if self.vault.is_full() && !self.vault.drain()? { Err(LedgerError::Full) } else { Ok(()) }
+        if self.drain()? { Ok(()) } else { Err(LedgerError::Full) }
+    }
+
+    fn drain(&self) -> Result<bool> {
+        self.vault.drain().map_err(|error| self.judge(error.into()))
     }
 
     /// Makes `changes` visible, all or nothing; durable at the next [`Self::flush`].
@@ -183,7 +187,7 @@ impl View {
         if self.mode == OpenMode::ReadOnly {
             return Ok(());
         }
-        if !self.vault.drain()? {
+        if !self.drain()? {
             return Err(LedgerError::Full);
         }
         contain(|| {
@@ -194,7 +198,7 @@ impl View {
             transaction.commit().map_err(fault)
         })
         .map_err(|error| self.judge(error))?;
-        if self.vault.drain()? { self.refresh() } else { Err(LedgerError::Full) }
+        if self.drain()? { self.refresh() } else { Err(LedgerError::Full) }
     }
 
     /// Gives free pages back to the disk. Nobody may hold a snapshot.

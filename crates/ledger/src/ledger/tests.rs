@@ -244,6 +244,51 @@ fn a_view_that_finds_the_disk_full_keeps_answering_and_is_rebuilt_after_a_power_
     crashed.check().unwrap();
 }
 
+/// Where the file system copies on write, marking the view needs room like everything else.
+#[test]
+fn a_disk_without_room_for_the_mark_keeps_answering_and_forgets_nothing() {
+    let disk = MemoryMedium::new();
+    let ledger = filled(&disk);
+    ledger.flush_view().unwrap();
+    let key = |seq: u64| format!("key-{seq}").into_bytes();
+    for seq in 3..200 {
+        ledger.apply(&applied(seq, vec![put(1, &key(seq), seq, 1)], vec![])).unwrap();
+    }
+    ledger.append(JournalEntry::Keyring(KeyringCopy { version: 1, sealed: vec![1] })).unwrap();
+    ledger.sync().unwrap();
+    disk.copy_on_write(true);
+    let answers_and_survives = |rebuilt: Option<bool>| {
+        assert!((3..200).all(|seq| ledger.snapshot().unwrap().blob(bucket(1), &key(seq)).unwrap().is_some()));
+        for image in [disk.crash(), disk.crash_torn(1), disk.crash_torn(5000), disk.crash_torn(50_000), disk.snapshot()] {
+            let crashed = open(image, 2).unwrap();
+            assert!(crashed.report().applied >= Seq(199) && rebuilt.is_none_or(|rebuilt| rebuilt == crashed.report().rebuilt));
+            crashed.check().unwrap();
+            assert!(crashed.integrity().unwrap().is_sound());
+        }
+    };
+    // No room at all; then for the mark alone.
+    for (room, rebuilt) in [(0, Some(false)), (100, Some(true))] {
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        for _ in 0..3 {
+            assert!(matches!(ledger.flush_view(), Err(LedgerError::Full)), "{room}");
+            assert!(matches!(ledger.apply(&applied(200, vec![put(1, b"more", 200, 1)], vec![])), Err(LedgerError::Full)), "{room}");
+        }
+        answers_and_survives(rebuilt);
+    }
+    disk.set_capacity(None);
+    assert!(ledger.find_room().unwrap());
+    ledger.apply(&applied(200, vec![put(1, b"more", 200, 1)], vec![])).unwrap();
+    ledger.flush_view().unwrap();
+    answers_and_survives(Some(false));
+    // A view that was found damaged stays so, however much room there is.
+    ledger.view().mark_damaged().unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert!(matches!(ledger.flush_view(), Err(LedgerError::Full)));
+    disk.set_capacity(None);
+    assert!(ledger.find_room().unwrap());
+    answers_and_survives(Some(true));
+}
+
 #[test]
 fn a_full_disk_is_full_until_there_is_room_for_more_than_a_little() {
     let disk = MemoryMedium::new();

@@ -17,6 +17,7 @@ struct Disk {
     /// Files as they were named at the last `sync_names`, where that differs from now.
     names_before: BTreeMap<String, Option<Contents>>,
     capacity: Option<u64>,
+    copies_on_write: bool,
     syncs_fail: bool,
     syncs: u64,
     holders: Holders,
@@ -162,6 +163,11 @@ impl MemoryMedium {
         self.disk().capacity = capacity_bytes;
     }
 
+    /// Makes every later write need room for all it writes, also where it replaces bytes, as a file system that copies on write does.
+    pub fn copy_on_write(&self, copies: bool) {
+        self.disk().copies_on_write = copies;
+    }
+
     /// Sum of all file lengths in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.disk().used()
@@ -305,7 +311,8 @@ impl MediumFile for MemoryFile {
         self.with(|disk, name| {
             let old_len = disk.files.get(name).ok_or_else(missing)?.bytes.len();
             let end = start + data.len();
-            disk.check_room(end.saturating_sub(old_len) as u64)?;
+            let grown = if disk.copies_on_write { data.len() } else { end.saturating_sub(old_len) };
+            disk.check_room(grown as u64)?;
             let file = disk.files.get_mut(name).ok_or_else(missing)?;
             let replaced = file.bytes.get(start.min(old_len)..end.min(old_len)).unwrap_or_default().to_vec();
             file.unsynced.push(Change::Written { offset: start, new_len: data.len(), replaced, old_len });
