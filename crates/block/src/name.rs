@@ -164,7 +164,12 @@ pub struct KeyringNames(Names);
 impl KeyringNames {
     /// Names under this master key.
     pub fn new(master: &MasterKey) -> Self {
-        Self(Names::new(&master.keyring_name_key()))
+        Self::from_key(&master.keyring_name_key())
+    }
+
+    /// The same from the key that a master key names its keyrings with, which opens none of them.
+    pub fn from_key(key: &NameKey) -> Self {
+        Self(Names::new(key))
     }
 
     /// Prefix (with its slash) under which a provider's keyrings are listed.

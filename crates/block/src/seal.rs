@@ -63,6 +63,8 @@ tags! {
         LedgerValue = 18,
         /// Provider credentials at rest.
         Credential = 19,
+        /// The list of master keys that were replaced.
+        ReplacedKeys = 20,
     }
 }
 

@@ -127,7 +127,7 @@ pub(crate) struct Collector {
     clean: Mutex<BTreeMap<BlockId, BTreeSet<ProviderId>>>,
     /// Blocks condemned at a time that the clock has not reached, and when they were first met.
     ahead: Mutex<BTreeMap<BlockId, Timestamp>>,
-    keyring_prefixes: Mutex<BTreeMap<ProviderId, String>>,
+    keyring_prefixes: Mutex<BTreeMap<ProviderId, BTreeSet<String>>>,
 }
 
 /// Blocks remembered between two sweeps: those that some provider still holds, and those condemned ahead of time.
@@ -152,11 +152,11 @@ impl Collector {
 
     /// Remembers where the keyring's copies lie, which only whoever holds the master key can say.
     pub(crate) fn keyrings_below(&self, provider: &ProviderId, prefix: String) {
-        self.keyring_prefixes.lock().unwrap_or_else(PoisonError::into_inner).insert(provider.clone(), prefix);
+        self.keyring_prefixes.lock().unwrap_or_else(PoisonError::into_inner).entry(provider.clone()).or_default().insert(prefix);
     }
 
-    fn keyring_prefix(&self, provider: &ProviderId) -> Option<String> {
-        self.keyring_prefixes.lock().unwrap_or_else(PoisonError::into_inner).get(provider).cloned()
+    fn keyring_prefixes(&self, provider: &ProviderId) -> BTreeSet<String> {
+        self.keyring_prefixes.lock().unwrap_or_else(PoisonError::into_inner).get(provider).cloned().unwrap_or_default()
     }
 
     fn clean_at(&self, block: BlockId) -> BTreeSet<ProviderId> {

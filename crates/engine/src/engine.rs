@@ -21,7 +21,7 @@ use crate::checkpoint::{CheckpointReport, CheckpointState};
 use crate::collect::{self, Asked as CollectAsked, Collected, CollectorState};
 use crate::config::EngineConfig;
 use crate::history::History;
-use crate::keyring::KeyringCopy;
+use crate::keyring::{KeyringCopy, ReplacedKeys};
 use crate::losses::{self, Losses};
 use crate::namespace::local;
 use crate::relocate::{self, Errand, Relocated, RelocationState};
@@ -74,14 +74,15 @@ impl Engine {
         keyring::find(master, fleet).await
     }
 
-    /// Puts a keyring, write-once under its version, on every provider that has none of that version. Returns the sealed bytes for
-    /// the local copy.
+    /// Puts a new deployment's keyring, write-once under its version, on every provider that has none of that version. Returns the sealed
+    /// bytes for the local copy.
     ///
     /// # Errors
-    /// `RefusedState` when a provider holds another keyring of that version; `TooFewDomains` when fewer providers than a claim
+    /// `RefusedState` when a provider holds another keyring of that version, or the deployment is not new and none holds this one;
+    /// `TooFewDomains` when fewer providers than a claim
     /// quorum hold it afterwards.
     pub async fn plant_keyring(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
-        keyring::plant(master, keyring, fleet, entropy).await
+        keyring::plant_new(master, keyring, fleet, entropy).await
     }
 
     /// Makes room for more tenants when few can still be named: plants the keyring's next version and returns its sealed bytes for
@@ -98,9 +99,44 @@ impl Engine {
     /// few others are known to hold it.
     ///
     /// # Errors
-    /// `ReadOnly` and the like unless the log is held; `RefusedState` for a fork. The engine goes on all the same.
+    /// `ReadOnly` and the like unless the log is held; `RefusedState` for a fork, or a key that was replaced from another machine. The
+    /// engine goes on all the same.
     pub async fn spread_keyring(&self, master: &MasterKey) -> Result<BTreeMap<ProviderId, KeyringCopy>, Error> {
         keyring::spread(&self.shared(), master).await
+    }
+
+    /// Checks that the keyring may be sealed under another master key: it is the newest under `master`, the one in force.
+    ///
+    /// # Errors
+    /// `RefusedState` when the providers hold another one, or none; `DataUnavailable` when too few answer to tell.
+    pub async fn check_keyring(&self, master: &MasterKey) -> Result<(), Error> {
+        keyring::check(&self.shared(), master).await
+    }
+
+    /// Puts `keyring`, the engine's own under a version of its own, under another master key at the providers, and reads it back. Gives
+    /// how many show it.
+    ///
+    /// # Errors
+    /// `TooFewDomains` when fewer than a claim quorum do; `RefusedState` when one holds another of that version. The next try completes it.
+    pub async fn reseal_keyring(&self, master: &MasterKey, keyring: &Keyring) -> Result<usize, Error> {
+        keyring::reseal(&self.shared(), master, keyring).await
+    }
+
+    /// Adds `old` to `replaced`, if copies of the keyring lie under it and this disk does not know: it was lost before they were deleted.
+    ///
+    /// # Errors
+    /// `RefusedState` when what lies there has keys that the engine has not; `DataUnavailable` when too few answer to tell.
+    pub async fn recall_replaced_key(&self, old: &MasterKey, replaced: &mut ReplacedKeys) -> Result<bool, Error> {
+        keyring::recall(&self.shared(), old, replaced).await
+    }
+
+    /// Ends the change of a master key: says in the log that `master` is in force, and then deletes the copies of the keyring under
+    /// the replaced ones. Gives how many providers show `keyring` under `master`; what is left of the others stays in `replaced`.
+    ///
+    /// # Errors
+    /// `TooFewDomains` when fewer providers than a claim quorum show it under `master`: nothing was deleted. Otherwise as for any change.
+    pub async fn finish_rotation(&self, master: &MasterKey, keyring: &Keyring, replaced: &mut ReplacedKeys) -> Result<usize, Error> {
+        keyring::finish(&self.shared(), master, keyring, replaced).await
     }
 
     /// All tenants by name.

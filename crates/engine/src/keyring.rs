@@ -1,24 +1,31 @@
 //! The keyring at the providers: write-once per version, found with nothing but the master key.
 
 mod extend;
+mod rotate;
 mod spread;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use diaspore_block::BlockError;
 use diaspore_block::id::TenantId;
 use diaspore_block::key::{Keyring, KeyringPlace, MasterKey, TenantKeys};
 use diaspore_block::limits::MAX_KEYRING;
-use diaspore_block::name::KeyringNames;
+use diaspore_block::name::{KeyringNames, Names};
+use diaspore_block::record::RecordKind;
 use diaspore_block::seal::Salt;
 use diaspore_policy::{ProviderId, claim_quorum};
 use diaspore_provider::{Deadline, Fleet, ProviderError};
 use futures::future::join_all;
 
 use crate::api::{Error, ErrorKind};
+use crate::namespace::local;
+use crate::shared::Shared;
 use crate::unjudged::refusal;
 use crate::world::{Draw, Entropy};
 pub(crate) use extend::extend;
+pub use rotate::ReplacedKeys;
+pub(crate) use rotate::{check, finish, recall, reseal};
 pub use spread::KeyringCopy;
 pub(crate) use spread::{Holders, spread, too_few_without};
 
@@ -62,6 +69,25 @@ impl std::error::Error for Unanswered {}
 ///
 /// `None` only when every provider said that it has none: whoever plants a keyring must know that none is there.
 pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Keyring>, Error> {
+    let Searched { newest, spoiled, silent } = search(master, fleet).await?;
+    if newest.is_some() || (silent.is_empty() && spoiled == 0) {
+        return Ok(newest);
+    }
+    if silent.is_empty() {
+        let message = "what the providers hold as keyring does not open: it was altered, or moved from elsewhere";
+        return Err(Error::new(ErrorKind::RefusedState, message));
+    }
+    Err(unanswered(silent, fleet))
+}
+
+/// What the providers said when asked for every version.
+struct Searched {
+    newest: Option<Keyring>,
+    spoiled: usize,
+    silent: BTreeMap<ProviderId, ProviderError>,
+}
+
+async fn search(master: &MasterKey, fleet: &Fleet) -> Result<Searched, Error> {
     let names = KeyringNames::new(master);
     let (mut newest, mut spoiled, mut version): (Option<Keyring>, usize, u64) = (None, 0, 1);
     let mut silent = BTreeMap::new();
@@ -84,16 +110,13 @@ pub(crate) async fn find(master: &MasterKey, fleet: &Fleet) -> Result<Option<Key
         newest = found.or(newest);
         version += 1;
     }
-    if newest.is_some() || (silent.is_empty() && spoiled == 0) {
-        return Ok(newest);
-    }
-    if silent.is_empty() {
-        let message = "what the providers hold as keyring does not open: it was altered, or moved from elsewhere";
-        return Err(Error::new(ErrorKind::RefusedState, message));
-    }
+    Ok(Searched { newest, spoiled, silent })
+}
+
+fn unanswered(silent: BTreeMap<ProviderId, ProviderError>, fleet: &Fleet) -> Error {
     let message =
         format!("no keyring was found, but {} of {} providers did not say that they hold none", silent.len(), fleet.providers().len());
-    Err(Error::caused(ErrorKind::DataUnavailable, message, Unanswered(silent.into_values().collect())))
+    Error::caused(ErrorKind::DataUnavailable, message, Unanswered(silent.into_values().collect()))
 }
 
 fn fork(version: u64) -> Error {
@@ -135,7 +158,58 @@ async fn look(master: &MasterKey, names: &KeyringNames, fleet: &Fleet, provider:
 ///
 /// Looks first: where a provider lets names be overwritten, a PUT would bury what is there. Gives the copy for the service's own disk.
 pub(crate) async fn plant(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
-    let unsealable = |error| Error::caused(ErrorKind::Internal, "the keyring could not be sealed", error);
+    plant_copies(master, keyring, fleet, entropy).await?;
+    keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy))).map_err(unsealable)
+}
+
+/// The same for a new deployment. One that has claims at a provider is not new: planted again under a master key that was replaced from
+/// another machine, its keyring would open for whoever has that key.
+pub(crate) async fn plant_new(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
+    let names = Names::new(&keyring.name);
+    let lists = fleet.providers().iter().map(async |spec| {
+        let prefix = names.claim_prefix(spec.id.as_str());
+        fleet.list(&spec.id, prefix.trim_end_matches('/'), 1, Deadline::control()).await.is_ok_and(|listed| !listed.is_empty())
+    });
+    if join_all(lists).await.contains(&true) && holders(master, keyring, fleet).await? == 0 {
+        let message = "this deployment is not new, but no provider holds its keyring under this master key: the key was replaced from \
+             another machine, or every copy was lost";
+        return Err(Error::new(ErrorKind::RefusedState, message));
+    }
+    plant(master, keyring, fleet, entropy).await
+}
+
+fn unsealable(error: BlockError) -> Error {
+    Error::caused(ErrorKind::Internal, "the keyring could not be sealed", error)
+}
+
+/// How many providers show this very keyring under `master` when asked.
+async fn holders(master: &MasterKey, keyring: &Keyring, fleet: &Fleet) -> Result<usize, Error> {
+    let names = KeyringNames::new(master);
+    let looks = fleet.providers().iter().map(async |spec| look(master, &names, fleet, &spec.id, keyring.version).await);
+    let mut held = 0;
+    for answer in join_all(looks).await {
+        held += usize::from(matches!(answer?, Copy::Opened(there) if there.is_same(keyring)));
+    }
+    Ok(held)
+}
+
+/// Whether no provider holds the keyring of this very engine and its log says of more changes than made it: the master key was replaced
+/// from another machine, then, and nothing may be put under the old one.
+async fn is_replaced(shared: &Shared, master: &MasterKey) -> Result<bool, Error> {
+    if holders(master, &shared.keys, &shared.fleet).await? > 0 {
+        return Ok(false);
+    }
+    let totals = shared.ledger.snapshot().and_then(|view| view.totals()).map_err(local)?;
+    Ok(totals.records_of(RecordKind::KeyringChanged) >= shared.keys.version)
+}
+
+/// The disk of a standby, say: what it put at the providers under the old key would be found by nobody who has the new one.
+fn replaced_elsewhere() -> Error {
+    let message = "no provider holds this keyring under this master key: the master key was replaced from another machine";
+    Error::new(ErrorKind::RefusedState, message)
+}
+
+async fn plant_copies(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entropy: &dyn Entropy) -> Result<(), Error> {
     let names = KeyringNames::new(master);
     let version = keyring.version;
     let puts = fleet.providers().iter().map(async |spec| {
@@ -166,7 +240,7 @@ pub(crate) async fn plant(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, 
         let message = format!("{stored} of {} providers hold the keyring, {needed} are needed", fleet.providers().len());
         return Err(Error::caused(ErrorKind::TooFewDomains, message, Unanswered(failed)));
     }
-    keyring.seal(master, &KeyringPlace::OwnDisk, Salt::draw(&mut Draw(entropy))).map_err(unsealable)
+    Ok(())
 }
 
 #[cfg(test)]

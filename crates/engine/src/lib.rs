@@ -57,7 +57,7 @@ pub use diaspore_block::id;
 pub use diaspore_ledger::IntegrityReport;
 pub use engine::Engine;
 pub use history::{Counts, History};
-pub use keyring::{KeyringCopy, Unanswered, new_keyring};
+pub use keyring::{KeyringCopy, ReplacedKeys, Unanswered, new_keyring};
 pub use losses::{Losses, LostBlock, UnreadableBlob};
 pub use reconcile::loss::Loss;
 pub use relocate::{Errand, EvacuateAsked, Evacuated, Rebalanced, Relocated, RelocationState};

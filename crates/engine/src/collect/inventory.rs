@@ -149,7 +149,7 @@ pub(super) const fn requests(objects: u64) -> u64 {
 
 fn control_prefixes(ground: &Ground, provider: &ProviderId) -> Vec<String> {
     let names = [ground.names.claim_prefix(provider.as_str()), ground.names.head_prefix(provider.as_str())];
-    names.into_iter().chain(ground.collector.keyring_prefix(provider)).collect()
+    names.into_iter().chain(ground.collector.keyring_prefixes(provider)).collect()
 }
 
 fn classify(path: &str, control: &[String], index: &Index) -> Listed {

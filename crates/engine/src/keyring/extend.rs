@@ -10,7 +10,7 @@ use diaspore_block::name::KeyringNames;
 use diaspore_block::record::KeyringChanged;
 use futures::future::join_all;
 
-use super::{Copy, TENANT_SLOTS, draw_tenants, fork, look, plant};
+use super::{Copy, TENANT_SLOTS, draw_tenants, fork, is_replaced, look, plant, replaced_elsewhere};
 use crate::api::{Error, ErrorKind};
 use crate::commit::{CommitRequest, NewRecord};
 use crate::namespace::local;
@@ -47,6 +47,9 @@ pub(crate) async fn extend(shared: &Arc<Shared>, master: &MasterKey) -> Result<O
                 return Err(Error::new(ErrorKind::TooFewDomains, message));
             }
         }
+    }
+    if is_replaced(shared, master).await? {
+        return Err(replaced_elsewhere());
     }
     let keyring = match begun {
         Some(keyring) => keyring,

@@ -12,7 +12,7 @@ use diaspore_policy::{FailureDomain, ProviderId, ProviderSpec, claim_quorum};
 use diaspore_provider::Deadline;
 use futures::future::join_all;
 
-use super::{Copy, PROBE, fork, look};
+use super::{Copy, PROBE, fork, is_replaced, look, replaced_elsewhere};
 use crate::api::{Error, ErrorKind};
 use crate::shared::{Ground, Shared};
 use crate::world::Draw;
@@ -80,12 +80,16 @@ pub(crate) fn too_few_without(ground: &Ground, leaving: &ProviderId) -> Option<S
 /// Looks at every account that stays, and puts the keyring where none is.
 ///
 /// # Errors
-/// `ReadOnly` and the like unless the log is held; `RefusedState` for a fork, or a keyring of a newer version of this software.
+/// `ReadOnly` and the like unless the log is held; `RefusedState` for a fork, a keyring of a newer version of this software, or a master
+/// key that was replaced from another machine.
 pub(crate) async fn spread(shared: &Arc<Shared>, master: &MasterKey) -> Result<BTreeMap<ProviderId, KeyringCopy>, Error> {
     shared.stage.check_writable()?;
     let names = KeyringNames::new(master);
     for spec in shared.fleet.providers() {
         shared.collector.keyrings_below(&spec.id, names.prefix(spec.id.as_str()));
+    }
+    if is_replaced(shared, master).await? {
+        return Err(replaced_elsewhere());
     }
     let leaves = |spec: &&ProviderSpec| matches!(shared.modes.of(&spec.id), ProviderMode::Draining | ProviderMode::Dead);
     let specs: Vec<&ProviderSpec> = shared.fleet.providers().iter().filter(|spec| !leaves(spec)).collect();

@@ -1,5 +1,7 @@
 //! The keyring at the providers.
 
+mod rotate;
+
 use std::sync::Arc;
 
 use diaspore_block::id::Timestamp;
@@ -138,11 +140,15 @@ async fn a_newer_keyring_is_not_taken_for_a_lie() {
 
 /// An engine over the house's stores and an empty disk.
 async fn engine(house: &House, keyring: Keyring, mode: Mode) -> Engine {
+    engine_for(house, keyring, mode, 2).await
+}
+
+async fn engine_for(house: &House, keyring: Keyring, mode: Mode, replication_factor: u8) -> Engine {
     let mut seed = [0; 8];
     house.entropy.draw(&mut seed);
     let salts = Box::new(StdRng::seed_from_u64(u64::from_be_bytes(seed)));
     let ledger = Ledger::open(MemoryMedium::new(), &keyring.ledger, OpenMode::ReadWrite, salts).unwrap();
-    let config = EngineConfig { mode, ..EngineConfig::new(Profile { replication_factor: 2, ..Profile::default() }) };
+    let config = EngineConfig { mode, ..EngineConfig::new(Profile { replication_factor, ..Profile::default() }) };
     let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
     let entropy = Arc::new(SeededEntropy::new(u64::from_le_bytes(seed)));
     Engine::start(config, Arc::new(keyring), house.fleet.clone(), ledger, clock, entropy).await.unwrap()
