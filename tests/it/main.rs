@@ -24,6 +24,7 @@ mod outage;
 mod program;
 mod recovery;
 mod rescue;
+mod rotation;
 mod sim;
 mod steps;
 mod tenants;

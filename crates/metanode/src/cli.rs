@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Upload, download and look at blobs through the running service.
     #[command(subcommand)]
     Blob(blob::Blob),
-    /// API keys of the running service.
+    /// API keys of the running service, and its master key.
     #[command(subcommand)]
     Keys(Keys),
     /// The audit log: export it, verify an export without trusting anybody.
@@ -112,6 +112,17 @@ pub(crate) enum Keys {
     Revoke {
         /// Identifier as listed.
         id: String,
+    },
+    /// Replace the master key: seal the keyring under another one, and delete what lies under the old one. No block is touched. The service must be
+    /// stopped; a run that was cut off is ended by the same command.
+    Rotate {
+        /// The new master key: FILE, fd:N or cred:NAME. Into a file that does not exist a key is drawn, and nothing else is done: copy it to a safe place,
+        /// then run the same command again.
+        #[arg(long, value_name = "SOURCE")]
+        new_key: String,
+        /// The key in force: FILE, fd:N or cred:NAME; default: from the configuration.
+        #[arg(long, value_name = "SOURCE", env = "DIASPORE_MASTER_KEY")]
+        master_key: Option<String>,
     },
 }
 

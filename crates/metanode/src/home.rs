@@ -95,6 +95,16 @@ impl Home {
         (1..1000).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(1000))
     }
 
+    /// The keyring under the master key that is to follow, while the key is being replaced.
+    pub(crate) fn next_keyring(&self) -> PathBuf {
+        self.data().join("keyring.next")
+    }
+
+    /// Where copies of the keyring may lie under replaced master keys, sealed.
+    pub(crate) fn replaced_keys(&self) -> PathBuf {
+        self.data().join("keyring.replaced")
+    }
+
     /// Counts of the last days.
     pub(crate) fn history(&self) -> PathBuf {
         self.data().join("history.json")

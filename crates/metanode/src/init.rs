@@ -1,5 +1,6 @@
 //! `storage distributed init`: configuration, master key, keyring. Running it again with the same flags changes nothing.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use diaspore_block::key::{Keyring, KeyringPlace, MasterKey};
@@ -7,12 +8,14 @@ use diaspore_block::seal::Salt;
 use diaspore_engine::world::{Draw, SystemEntropy};
 use diaspore_policy::{AccountConfig, Catalogue, ProviderId};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::cli::storage::Init;
 use crate::config::{Config, Policy, SCHEMA, Service, Store};
 use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::Format;
+use crate::rotate;
 use crate::secret::{self, PUBLISHED_KEY, SecretSource};
 
 /// What `init` reports.
@@ -173,13 +176,24 @@ fn prepare_master_key(home: &Home, config: &Config) -> Outcome<MasterKey> {
             .hint("put the key back, or give it with --master-key SOURCE")
             .hint("a new key would not open what is stored"));
         }
-        let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
-        let key = MasterKey::draw(&mut Draw(&entropy));
-        let mut text = zeroize::Zeroizing::new(hex::encode(key.expose()));
-        text.push('\n');
-        secret::create_private(&home.master_key(), text.as_bytes())?;
+        draw_master_key(&home.master_key())?;
     }
     master_key(home, config, None)
+}
+
+/// Draws a master key into a new file.
+pub(crate) fn draw_master_key(path: &Path) -> Outcome {
+    let entropy = SystemEntropy::new().explain(|| "the operating system gives no randomness".to_owned())?;
+    secret::create_private(path, key_text(&MasterKey::draw(&mut Draw(&entropy))).as_bytes())
+}
+
+/// A master key as its file holds it.
+pub(crate) fn key_text(key: &MasterKey) -> Zeroizing<String> {
+    // Room for all of it from the start: growing would leave a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(65));
+    text.push_str(&Zeroizing::new(hex::encode(key.expose())));
+    text.push('\n');
+    text
 }
 
 /// The master key from where flags or configuration say it is.
@@ -225,9 +239,14 @@ pub(crate) fn open_keyring(home: &Home, master: &MasterKey) -> Outcome<Keyring> 
             .hint("a lost disk: metanode storage distributed recover"));
     }
     let sealed = std::fs::read(&path).explain(|| format!("cannot read {}", path.display()))?;
-    Keyring::open(master, &KeyringPlace::OwnDisk, &sealed).map_err(|error| {
+    let opened = Keyring::open(master, &KeyringPlace::OwnDisk, &sealed);
+    // A change of the master key that was cut off left what it was about to put here.
+    if let (Err(_), Some(next)) = (&opened, rotate::sealed_under(&home.next_keyring(), master)?) {
+        return Ok(next);
+    }
+    opened.map_err(|error| {
         Failure::new(Exit::Refused, format!("the master key does not open {}: {error}", path.display()))
-            .hint("this is another deployment's master key, or the keyring is damaged")
+            .hint("this is another deployment's master key, or one that metanode keys rotate replaced, or the keyring is damaged")
             .hint("with the right key, metanode storage distributed recover fetches the keyring from the providers")
     })
 }

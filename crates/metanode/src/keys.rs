@@ -1,4 +1,4 @@
-//! `keys create|list|revoke`.
+//! `keys create|list|revoke`; `keys rotate` is elsewhere.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::cli::{Global, Keys};
 use crate::client::{Client, Role, refusal};
 use crate::failure::{Explain, Failure, Outcome};
 use crate::output::{note, table};
-use crate::secret;
+use crate::{rotate, secret};
 
 /// A key as the service shows it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,11 +36,12 @@ struct KeyList {
 
 /// Runs the command.
 pub(crate) async fn run(global: &Global, command: &Keys) -> Outcome {
-    let client = Client::connect(global, Role::Operator)?;
+    let service = || Client::connect(global, Role::Operator);
     match command {
+        Keys::Rotate { new_key, master_key } => Box::pin(rotate::run(global, new_key, master_key.as_deref())).await,
         Keys::Create { name, tenant, scopes, expires_in_days, out } => {
             let expires = expires_in_days.map(expiry).transpose()?;
-            let mut key = create(&client, name, tenant, scopes, expires).await?;
+            let mut key = create(&service()?, name, tenant, scopes, expires).await?;
             if let Some(path) = out {
                 keep(path, &mut key)?;
             } else {
@@ -52,7 +53,7 @@ pub(crate) async fn run(global: &Global, command: &Keys) -> Outcome {
             })
         }
         Keys::List => {
-            let list: KeyList = client.get("/api/v1/keys").await?;
+            let list: KeyList = service()?.get("/api/v1/keys").await?;
             let row = |key: &Key| {
                 let tenant = key.tenant_id.clone().unwrap_or_else(|| "(operator)".to_owned());
                 [key.id.clone(), key.name.clone(), tenant, key.scopes.join(","), key.expires.clone().unwrap_or_else(|| "never".to_owned())]
@@ -63,6 +64,7 @@ pub(crate) async fn run(global: &Global, command: &Keys) -> Outcome {
             if !id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
                 return Err(Failure::usage(format!("{id:?} is no key id")).hint("metanode keys list shows the ids; a token is not an id"));
             }
+            let client = service()?;
             client.send(client.request(Method::DELETE, &format!("/api/v1/keys/{id}"))).await?;
             global.output.print(&serde_json::json!({ "revoked": id }), || format!("Revoked: {id}"))
         }

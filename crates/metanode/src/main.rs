@@ -32,6 +32,7 @@ mod quickstart;
 mod reading;
 mod recovered;
 mod relocate;
+mod rotate;
 mod salvage;
 mod secret;
 mod service;

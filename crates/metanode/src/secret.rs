@@ -151,6 +151,12 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Outcome {
     fs::rename(from, to).and_then(|()| sync_folder_of(to)).explain(|| format!("cannot replace {}", to.display()))
 }
 
+/// Makes a file that somebody else wrote outlive a loss of power.
+pub(crate) fn make_durable(path: &Path) -> Outcome {
+    let sync = || File::open(path)?.sync_all().and_then(|()| sync_folder_of(path));
+    sync().explain(|| format!("cannot make {} durable", path.display()))
+}
+
 fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => File::open(parent)?.sync_all(),

@@ -25,7 +25,7 @@ use crate::failure::{Exit, Explain, Failure, Outcome};
 use crate::home::Home;
 use crate::output::note;
 use crate::recovered::Recovered;
-use crate::{copies, credentials, history, init, reading, recovered, salvage, secret, upkeep};
+use crate::{copies, credentials, history, init, reading, recovered, rotate, salvage, secret, upkeep};
 
 /// Everything a service is made of, before it runs.
 pub(crate) struct Parts {
@@ -95,9 +95,13 @@ pub(crate) async fn start(global: &Global, flags: &Start) -> Outcome {
     // Taken first: a port in use is found before anything is claimed at the providers.
     let listener = listen(config.service.address()).await?;
     let keyring = init::open_keyring(&home, &parts.master)?;
-    let running = bring_up(&parts, keyring, Mode::Start).await?;
+    let running = bring_up(&parts, rotate::copy(&keyring)?, Mode::Start).await?;
+    rotate::promote(&home, &parts.master)?;
     copies::spread(&parts, &running.engine).await;
-    make_room(&parts, &running.engine).await?;
+    if rotate::finish_at_start(&home, &running.engine, &parts.master, &keyring).await? {
+        make_room(&parts, &running.engine).await?;
+    }
+    drop(keyring);
     serve(&home, running, listener).await
 }
 
@@ -191,6 +195,7 @@ pub(crate) async fn find_keyring(parts: &Parts) -> Outcome<Keyring> {
     let keyring = found.ok_or_else(|| {
         Failure::new(Exit::Refused, "no provider holds a keyring for this master key")
             .hint("check that it is the right key file, and that these are the right accounts, buckets and prefixes")
+            .hint("if metanode keys rotate replaced this key: the one that followed it opens everything")
     })?;
     copies::adopt(&parts.home, &parts.master, keyring)
 }
