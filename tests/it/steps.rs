@@ -30,3 +30,8 @@ fn whatever_step_upkeep_dies_at_nothing_alive_is_lost() {
 fn whatever_step_a_checkpoint_dies_at_a_recovery_begins_from_what_counts() {
     tell(&[Story::Checkpoint]);
 }
+
+#[test]
+fn whatever_step_a_change_of_the_master_key_dies_at_one_key_opens_all_and_in_the_end_only_the_new_one() {
+    tell(&[Story::Rotate]);
+}

@@ -2,7 +2,7 @@
 //!
 //! The real engine runs over hostile in-memory stores and an in-memory disk. A script drawn from the seed puts, overwrites,
 //! deletes, reads and lists, several operations at a time; crashes the process between any two awaits; keeps, loses, tears
-//! or rolls back its disk; starts it again, recovers it, or starts a second writer beside it. A reference model judges every
+//! or rolls back its disk; starts it again, recovers it, replaces its master key, or starts a second writer beside it. A reference model judges every
 //! answer. The same seed gives the same trace, request by request.
 //!
 //! What is demanded follows from the faults that a [`Scenario`] allows: within the class an acknowledged write survives,
@@ -16,6 +16,7 @@ pub mod history;
 mod model;
 mod script;
 pub mod steps;
+mod vault;
 
 pub use deployment::{Deployment, DiskFate};
 pub use model::{Model, Value, Violation};

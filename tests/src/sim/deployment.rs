@@ -20,6 +20,7 @@ use rand_chacha::ChaCha12Rng;
 
 use super::disk::DyingDisk;
 use super::model::Violation;
+use super::vault::Vault;
 
 /// What a crash leaves of the service's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub struct Deployment {
     entropy: Arc<SeededEntropy>,
     /// Where processes that start from now on die.
     tripwire: Option<Tripwire>,
+    /// Without it the keys are simply there.
+    vault: Option<Vault>,
+    /// Why the last start could not look after the keyring's copies.
+    pub untended: Option<Error>,
 }
 
 impl Deployment {
@@ -83,7 +88,47 @@ impl Deployment {
             clock: Arc::new(RuntimeClock::starting_at(Timestamp(1_800_000_000_000))),
             entropy,
             tripwire: None,
+            vault: None,
+            untended: None,
         })
+    }
+
+    /// From the first start on, the keyring lies at the providers and on the disk, under master keys that can be replaced.
+    pub fn seal_keys(&mut self) {
+        let providers = self.specs.iter().map(|spec| spec.id.clone()).collect();
+        self.vault = Some(Vault::new(providers, self.entropy.as_ref()));
+    }
+
+    /// Puts the keyring on every account that has none, as a start does.
+    pub async fn spread_keyring(&self) -> Result<(), Error> {
+        let (Some(vault), Some(engine)) = (&self.vault, &self.engine) else { return Ok(()) };
+        vault.spread(engine).await
+    }
+
+    /// Replaces the master key, or ends what was begun; the engine that lives goes on with the keyring it has.
+    pub async fn rotate(&mut self) -> Result<(), Error> {
+        let (Some(vault), Some(engine)) = (self.vault.as_mut(), self.engine.as_ref()) else { return Ok(()) };
+        vault.rotate(engine, self.tripwire.as_ref(), self.entropy.as_ref()).await
+    }
+
+    /// Whether a change of the master key was cut off, or something is known to lie under a former one.
+    pub fn is_key_change_unfinished(&self) -> bool {
+        self.vault.as_ref().is_some_and(Vault::is_unfinished)
+    }
+
+    /// Only the key in force finds anything; `liar` may keep what it likes.
+    pub async fn expect_one_key(&self, liar: Option<usize>) -> Result<(), Violation> {
+        let Some(vault) = &self.vault else { return Ok(()) };
+        if vault.is_unfinished() {
+            return Err(Violation("a change of the master key does not end".into()));
+        }
+        let (mut left, found) = vault.verdict(&self.stores, &self.fleet()).await.map_err(broken)?;
+        left.retain(|at| Some(*at) != liar);
+        if left.is_empty() && found {
+            Ok(())
+        } else {
+            Err(Violation(format!("a former master key finds copies at {left:?}; the one in force finds its own: {found}")))
+        }
     }
 
     /// The profile in force.
@@ -142,10 +187,20 @@ impl Deployment {
 
     /// Starts the engine on the deployment's own disk: a plain start, or a recovery when the disk is empty.
     pub async fn start(&mut self, first: bool) -> Result<(), Error> {
+        let fleet = self.fleet();
+        match &mut self.vault {
+            Some(vault) if first => vault.plant(&self.keys, &fleet, self.entropy.as_ref()).await?,
+            Some(vault) => self.keys = Arc::new(vault.open(&fleet, self.entropy.as_ref()).await?),
+            None => (),
+        }
         let mode = if self.disk_empty && !first { Mode::Recover { declare_lost: Vec::new() } } else { Mode::Start };
         let engine = self.start_on(&self.disk.clone(), mode).await?;
         // A start that could not decide left nothing behind that a later one could stand on.
-        self.disk_empty = self.disk_empty && engine.status().state != "active";
+        let active = engine.status().state == "active";
+        self.disk_empty = self.disk_empty && !active;
+        if let (Some(vault), true) = (&mut self.vault, active) {
+            self.untended = vault.tend(&engine, self.entropy.as_ref()).await.err();
+        }
         self.engine = Some(engine);
         Ok(())
     }
@@ -154,6 +209,11 @@ impl Deployment {
     pub fn crash(&mut self, fate: DiskFate) {
         if let Some(engine) = self.engine.take() {
             engine.abort();
+        }
+        match (&mut self.vault, fate) {
+            (Some(vault), DiskFate::Lost) => vault.disk_is_lost(),
+            (Some(vault), DiskFate::RolledBack) => vault.disk_is_rolled_back(),
+            _ => (),
         }
         self.disk = match fate {
             DiskFate::Kept => self.disk.crash(),
@@ -193,6 +253,9 @@ impl Deployment {
     pub fn remember_disk(&mut self) {
         self.remembered = self.disk.snapshot();
         self.remembered_empty = self.disk_empty;
+        if let Some(vault) = &mut self.vault {
+            vault.remember_disk();
+        }
     }
 
     /// `engine` and its disk take the place of what lived before.

@@ -3,6 +3,7 @@
 mod draw;
 mod garbage;
 mod judge;
+mod keys;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -111,7 +112,8 @@ impl Script {
         let profile = if matches!(seed % 16, 6..=9) { "low-overhead" } else { "quickstart" };
         // With one provider more than a block has shards there is room to move.
         let providers = if seed.is_multiple_of(8) { 7 } else { 6 };
-        let world = Deployment::new(rng.next_u64(), providers, profile)?;
+        let mut world = Deployment::new(rng.next_u64(), providers, profile)?;
+        world.seal_keys();
         let liar = rng.random_range(0..world.stores.len());
         let report = Report { seed, scenario: Scenario::of(seed), trace: [0; 32], acknowledged: 0, reads: 0, starts: 0, lines: Vec::new() };
         Ok(Self { rng, world, model: Model::default(), report, liar, next_value: seed << 20, long: Vec::new() })
@@ -137,6 +139,7 @@ impl Script {
                 92..94 => self.settle(Duration::from_secs(20)).await,
                 94..96 => self.wreck(),
                 96..97 => self.scrub().await?,
+                97..98 => Box::pin(self.rotate()).await?,
                 _ if self.report.scenario == Scenario::Takeover => Box::pin(self.takeover(&caller)).await?,
                 _ => self.batch(&caller).await?,
             }
@@ -238,6 +241,7 @@ impl Script {
             }
         }
         self.report.starts += 1;
+        self.expect_tended()?;
         let caller = self.world.caller().await.map_err(broken)?;
         self.read_everything(&caller, true).await
     }
@@ -316,6 +320,7 @@ impl Script {
             return Err(Violation(format!("{} blocks do not settle with all providers well", settled.unsettled_blocks)));
         }
         self.expect_whole().await?;
+        Box::pin(self.expect_one_key()).await?;
         Box::pin(self.expect_tidy()).await?;
         self.read_everything(caller, true).await?;
         let survived = usize::from(self.world.profile().replication_factor) - 1;

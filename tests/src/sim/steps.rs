@@ -42,6 +42,8 @@ pub enum Story {
     Repair,
     /// The third checkpoint of the log, by which the first is forgotten.
     Checkpoint,
+    /// Another master key.
+    Rotate,
 }
 
 impl Story {
@@ -75,6 +77,9 @@ impl Telling {
         let mut world = Deployment::new(7, 6, "quickstart")?;
         let latency = Fault::always(Misbehaviour::Latency { fixed: Duration::from_millis(1), jitter: Duration::from_millis(3) });
         world.stores.iter().for_each(|store| store.set_faults(latency.into()));
+        if story == Story::Rotate {
+            world.seal_keys();
+        }
         let tripwire = Tripwire::default();
         world.set_tripwire(Some(tripwire.clone()));
         world.start(true).await.map_err(broken)?;
@@ -138,7 +143,7 @@ impl Telling {
                     self.engine()?.checkpoint_log().await.map_err(broken)?;
                 }
             }
-            Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown => (),
+            Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown | Story::Rotate => (),
         }
         Ok(())
     }
@@ -174,6 +179,7 @@ impl Telling {
                     Story::Collect | Story::Compact => collect(&living(world)?).await?,
                     Story::Checkpoint => drop(living(world)?.checkpoint_log().await.map_err(broken)?),
                     Story::Repair => scrub(&living(world)?).await?,
+                    Story::Rotate => world.rotate().await.map_err(broken)?,
                     Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete => (),
                 }
                 living(world)?.settle_wait(Duration::from_mins(1)).await.map_err(broken)?;
@@ -244,6 +250,12 @@ impl Telling {
         collect(&self.engine()?).await?;
         scrub(&self.engine()?).await?;
         self.settle().await?;
+        if self.world.is_key_change_unfinished() {
+            self.world.rotate().await.map_err(|error| Violation(format!("the change of the key does not end: {error}")))?;
+            self.world.crash(DiskFate::Kept);
+            self.revive().await?;
+        }
+        self.world.expect_one_key(None).await?;
         for store in self.world.stores.iter().take(2) {
             store.lose_everything();
         }
@@ -256,6 +268,9 @@ impl Telling {
         let state = self.engine()?.status().state;
         if state != "active" {
             return Err(Violation(format!("{state} after the start")));
+        }
+        if let Some(error) = self.world.untended.take() {
+            return Err(Violation(format!("the start left the keys untended: {error}")));
         }
         self.caller = self.world.caller().await.map_err(broken)?;
         for key in self.model.keys() {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use diaspore_block::key::MasterKey;
 use diaspore_block::record::ProviderMode;
 use diaspore_engine::api::{Caller, Error};
 use diaspore_engine::{CollectAsked, Collected, Errand, EvacuateAsked, Evacuated, Relocated};
@@ -102,7 +101,8 @@ impl Script {
     async fn evacuate(&mut self, index: usize, dead: bool, patience: Duration) -> Result<bool, Violation> {
         let provider = self.world.stores.get(index).map(|store| store.name().to_owned()).unwrap_or_default();
         let asked = EvacuateAsked { provider, dead, dry_run: false, most: None };
-        if let Err(error) = self.spread_keyring().await? {
+        // What the process does at a start.
+        if let Err(error) = self.world.spread_keyring().await {
             return self.busy_or_calm(&error).map(|()| false);
         }
         match tokio::time::timeout(patience, self.engine()?.relocate(Errand::Evacuate(asked))).await {
@@ -164,14 +164,9 @@ impl Script {
         if busy { Ok(()) } else { self.expect_calm(error) }
     }
 
-    /// What the process does at a start. The collector knows the copies as such from then on.
-    async fn spread_keyring(&mut self) -> Result<Result<(), Error>, Violation> {
-        Ok(self.engine()?.spread_keyring(&MasterKey::from_bytes([9; 32])).await.map(drop))
-    }
-
     /// With all providers well: nothing condemned is left, nothing lies anywhere that is part of nothing.
     pub(super) async fn expect_tidy(&mut self) -> Result<(), Violation> {
-        let spread = self.spread_keyring().await?;
+        let spread = self.world.spread_keyring().await;
         spread.map_err(|error| Violation(format!("the keyring is not spread with all providers well: {error}")))?;
         for _ in 0..2 {
             let made = tokio::time::timeout(BOUND, self.engine()?.checkpoint_log()).await.map_err(broken)?;
