@@ -13,15 +13,27 @@ pub(crate) struct Clouds {
 impl Clouds {
     /// Five accounts, any three of which rebuild.
     pub(crate) fn three_of_five(place: &mut Place) -> Self {
+        Self::start(place, 5, 3)
+    }
+
+    /// Six accounts, any three of which rebuild.
+    pub(crate) fn three_of_six(place: &mut Place) -> Self {
+        Self::start(place, 6, 4)
+    }
+
+    /// `count` accounts of which any `factor` - 1 may be lost.
+    fn start(place: &mut Place, count: usize, factor: u8) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let handles: Vec<_> = (1..=5)
+        let handles: Vec<_> = (1..=count)
             .map(|index| {
                 let cloud =
                     EmulatorConfig::memory().with_bucket("shards").with_credentials(&format!("KEY{index}"), &format!("secret-{index}"));
                 runtime.block_on(cloud.start()).unwrap()
             })
             .collect();
-        place.run("storage distributed init --providers c1,c2,c3,c4,c5 --replication-factor 3").exits(0);
+        let names: Vec<String> = (1..=count).map(|index| format!("c{index}")).collect();
+        let limits = format!("--replication-factor {factor} --max-cloud-providers {count}");
+        place.run(&format!("storage distributed init --providers {} {limits}", names.join(","))).exits(0);
         for (cloud, index) in handles.iter().zip(1..) {
             let flags = format!("--preset s3 --endpoint {} --bucket shards --domain d{index}", cloud.endpoint());
             place.run(&format!("storage providers configure --name c{index} {flags}")).exits(0);

@@ -9,6 +9,7 @@
 
 mod atlas;
 mod bad_input;
+mod buckets;
 mod canary;
 mod checkpoints;
 mod claims;

@@ -41,7 +41,8 @@ impl fmt::Display for Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The provider says there is no such object (or bucket). It may lie: use other shards.
+    /// The provider says there is no such object. It may lie: use other shards. An account without its bucket, and a "404" that does not
+    /// speak of the object, are [`ErrorKind::Unavailable`].
     NotFound,
     /// Credentials or permissions do not suffice: tell the operator; a retry changes nothing.
     Denied,
@@ -216,10 +217,15 @@ fn blames_certificate(error: &HttpError) -> bool {
     std::iter::successors(error.source(), |&cause| cause.source()).any(|cause| cause.to_string().contains("certificate"))
 }
 
+/// The one code that says of an object that it is not there. Every other 404 (`NoSuchBucket` of S3, its kin and the XML interface of GCS, a
+/// gateway's page, no text at all as HEAD has it) says that something on the way to the object is not.
+pub(crate) const NO_SUCH_KEY: &str = "NoSuchKey";
+
 /// The S3 code decides where it is more exact than the status.
 fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     let Refusal::Status { status, code } = refusal else { return ErrorKind::TooLong };
     match code.as_str() {
+        NO_SUCH_KEY if *status == StatusCode::NOT_FOUND => ErrorKind::NotFound,
         "QuotaExceeded" | "StorageFull" | "XMinioStorageFull" => ErrorKind::Full,
         "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted" | "ConditionalRequestConflict" => {
             ErrorKind::Unavailable
@@ -231,11 +237,12 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
 
 fn status_kind(status: StatusCode) -> ErrorKind {
     match status {
-        StatusCode::NOT_FOUND => ErrorKind::NotFound,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorKind::Denied,
         StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED => ErrorKind::AlreadyExists,
         StatusCode::INSUFFICIENT_STORAGE => ErrorKind::Full,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => ErrorKind::Unavailable,
+        StatusCode::NOT_FOUND | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => {
+            ErrorKind::Unavailable
+        }
         status if status.is_server_error() => ErrorKind::Unavailable,
         _ => ErrorKind::BadResponse,
     }

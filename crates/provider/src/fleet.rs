@@ -144,12 +144,14 @@ impl Fleet {
         }
         let bytes = range.as_ref().map_or(max_len, |range| range.end - range.start);
         let errand = Errand { operation: Operation::Get, bytes, deadline, forced: false };
-        member.run(errand, |until| read(member, &location, range, max_len, until, deadline)).await
+        member.run(errand, |until| read(member, &location, range, max_len, until, deadline)).await.map(|(bytes, _)| bytes)
     }
 
     /// Size of an object, `None` if the provider says there is none.
+    ///
+    /// Asked by its first byte and not by HEAD, which costs as much: a HEAD has no text that would tell a missing object from a missing bucket.
     pub async fn exists(&self, id: &ProviderId, path: &str, deadline: Deadline) -> Result<Option<u64>, ProviderError> {
-        self.head(id, path, deadline, false).await
+        self.size(id, path, deadline, false).await
     }
 
     /// Removes an object. An absent one counts as removed.
@@ -182,8 +184,8 @@ impl Fleet {
 
     /// Asks whether the provider answers, through an open breaker too, and settles its health by the answer: for a background prober.
     pub async fn probe(&self, id: &ProviderId, deadline: Deadline) -> Result<Health, ProviderError> {
-        self.head(id, PROBE_OBJECT, deadline, true).await?;
-        self.health(id).ok_or_else(|| unknown(id, Operation::Head))
+        self.size(id, PROBE_OBJECT, deadline, true).await?;
+        self.health(id).ok_or_else(|| unknown(id, Operation::Get))
     }
 
     /// Health of an account; `None` if there is no such account.
@@ -250,17 +252,19 @@ impl Fleet {
         self.inner.members.get(id).map(|member| member.tally.snapshot())
     }
 
-    async fn head(&self, id: &ProviderId, path: &str, deadline: Deadline, forced: bool) -> Result<Option<u64>, ProviderError> {
-        let member = self.member(id, Operation::Head)?;
-        let location = self.location(member, Operation::Head, path)?;
-        let errand = Errand { operation: Operation::Head, bytes: 0, deadline, forced };
-        let asked = member
-            .run(errand, async |_| {
-                let started = Instant::now();
-                let meta = member.store.head(&location).await.map_err(|error| classify(&error))?;
-                Ok(Answer { value: meta.size, latency: Some(started.elapsed()) })
-            })
-            .await;
+    async fn size(&self, id: &ProviderId, path: &str, deadline: Deadline, forced: bool) -> Result<Option<u64>, ProviderError> {
+        let member = self.member(id, Operation::Get)?;
+        let location = self.location(member, Operation::Get, path)?;
+        let errand = Errand { operation: Operation::Get, bytes: 1, deadline, forced };
+        let first_byte = member.run(errand, |until| read(member, &location, Some(0..1), 1, until, deadline)).await;
+        let asked = match first_byte {
+            // An empty object has no first byte, and some do not keep to ranges.
+            Err(error) if error.kind == ErrorKind::BadResponse => {
+                let errand = Errand { operation: Operation::Head, bytes: 0, ..errand };
+                member.run(errand, |_| head(member, &location)).await
+            }
+            other => other.map(|(_, size)| size),
+        };
         match asked {
             Ok(size) => Ok(Some(size)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
@@ -312,6 +316,13 @@ pub(crate) async fn send_put(
     member.run(errand, work).await
 }
 
+async fn head(member: &Member, location: &Path) -> Result<Answer<u64>, Failure> {
+    let started = Instant::now();
+    let meta = member.store.head(location).await.map_err(|error| classify(&error))?;
+    Ok(Answer { value: meta.size, latency: Some(started.elapsed()) })
+}
+
+/// The bytes asked for, and how many the object has.
 async fn read(
     member: &Member,
     location: &Path,
@@ -319,7 +330,7 @@ async fn read(
     max_len: u64,
     until: Instant,
     deadline: Deadline,
-) -> Result<Answer<Bytes>, Failure> {
+) -> Result<Answer<(Bytes, u64)>, Failure> {
     let started = Instant::now();
     let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
     let opening = timeout_at(until.min(started + deadline.stall), member.store.get_opts(location, options)).await;
@@ -327,6 +338,7 @@ async fn read(
         .map_err(|_| (ErrorKind::Timeout, format!("no answer within {:?}", deadline.stall.min(deadline.total))))?
         .map_err(|error| classify(&error))?;
     let latency = started.elapsed();
+    let size = response.meta.size;
     let announced = response.range.end.saturating_sub(response.range.start);
     match &range {
         Some(range) if response.range != *range => {
@@ -339,7 +351,7 @@ async fn read(
     }
     let bytes = body::collect(response.into_stream(), announced, until, deadline).await?;
     member.tally.received(bytes.len() as u64);
-    Ok(Answer { value: bytes, latency: Some(latency) })
+    Ok(Answer { value: (bytes, size), latency: Some(latency) })
 }
 
 async fn enumerate(member: &Member, location: &Path, limit: usize) -> Result<Answer<Vec<(String, u64)>>, Failure> {

@@ -87,6 +87,7 @@ impl Member {
             Err(gone) => Err(gone),
         };
         let done = if tells_nothing(errand.operation, &done) { self.check_root(errand.deadline).await.and(done) } else { done };
+        let done = done.map_err(|(kind, detail)| (sensible(errand.operation, kind), detail));
         match done {
             Ok(Answer { value, latency }) => {
                 report.outcome = Some(Outcome::Good(latency));
@@ -136,6 +137,14 @@ impl Member {
                 Outcome::Failed(detail.to_owned())
             }
         }
+    }
+}
+
+/// "Not there" answers a question about an object. Where there was none it is the account that is not there.
+fn sensible(operation: Operation, kind: ErrorKind) -> ErrorKind {
+    match (operation, kind) {
+        (Operation::Put | Operation::List, ErrorKind::NotFound) => ErrorKind::Unavailable,
+        (_, kind) => kind,
     }
 }
 

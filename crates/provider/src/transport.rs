@@ -16,6 +16,8 @@ use http_body_util::StreamBody;
 use object_store::ClientOptions;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService};
 
+use crate::error::NO_SUCH_KEY;
+
 /// Longest listing page or acknowledgement read: 1000 keys of 512 bytes with their XML fit four times.
 pub(crate) const MAX_CONTROL_BODY: usize = 4 * 1024 * 1024;
 /// Longest error text read.
@@ -42,6 +44,10 @@ impl fmt::Display for Refusal {
         match self {
             Self::Status { status, .. } if status.is_redirection() => {
                 write!(f, "it answered {} with a redirect, which is never followed; check region and endpoint", status.as_u16())
+            }
+            Self::Status { status, code } if *status == StatusCode::NOT_FOUND && code != NO_SUCH_KEY => {
+                let code = if code.is_empty() { "without saying what of" } else { code };
+                write!(f, "it answered 404 {code}, which tells nothing of the object; check bucket, account and endpoint")
             }
             Self::Status { status, code } if code.is_empty() => write!(f, "it answered {}", status.as_u16()),
             Self::Status { status, code } => write!(f, "it answered {} {code}", status.as_u16()),

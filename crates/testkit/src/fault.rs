@@ -132,6 +132,8 @@ pub enum Misbehaviour {
     Full,
     /// 403 to everything.
     Denied,
+    /// 404 `NoSuchBucket` to everything: what an account answers whose bucket was removed, or is called otherwise.
+    NoBucket,
     /// A write is frozen for the client and takes effect up to this much later, even after the client gave up or
     /// restarted.
     LandLate {

@@ -399,11 +399,11 @@ async fn a_drill_finds_parity_that_no_read_touches() {
     assert_whole(&fx).await;
 }
 
-/// An archive tier: it knows the length of everything and gives no byte.
+/// As of an archive tier: it knows the length of everything, answers for what it has not, and gives no byte.
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_never_given_is_made_again_elsewhere() {
     let fx = stored(6).await;
-    let refuses = Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get]);
+    let refuses = Fault::always(Misbehaviour::Truncate).on(&[Op::Get]);
     scrub(&fx, true).await;
     let at_p0 = |entry: &BlockEntry| entry.facts.placements.iter().find(|place| place.provider == "p0").map(|place| place.shard);
     let before: Vec<_> = entries(&fx).iter().filter_map(|entry| Some((entry.facts.id, at_p0(entry)?))).collect();
@@ -432,7 +432,7 @@ async fn shards_that_are_never_given_are_remembered_until_they_are_filed() {
     // Nothing more is written by itself.
     tokio::time::sleep(Duration::from_secs(10)).await;
     fx.settle().await;
-    fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get])));
+    fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Truncate).on(&[Op::Get])));
     let at_p0 = |entry: &BlockEntry| entry.facts.placements.iter().find(|place| place.provider == "p0").map(|place| place.shard);
     let mut silent = 0;
     for entry in entries(&fx) {

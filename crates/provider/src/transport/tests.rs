@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::{Credentials, Deadline, ErrorKind, Fleet, FleetOptions, ProviderError, S3Credentials};
+use crate::{BreakerOptions, Credentials, Deadline, ErrorKind, Fleet, FleetOptions, HealthState, ProviderError, S3Credentials};
 
 const QUICK: Deadline = Deadline::new(Duration::from_secs(20), Duration::from_secs(10));
 
@@ -31,10 +31,14 @@ async fn endpoint(head: String, filler: Option<&'static [u8]>) -> (String, tokio
 }
 
 fn fleet(url: &str) -> (Fleet, ProviderId) {
+    fleet_with(url, FleetOptions::default())
+}
+
+fn fleet_with(url: &str, options: FleetOptions) -> (Fleet, ProviderId) {
     let id = ProviderId::new("p").unwrap();
     let keys = [(id.clone(), S3Credentials::new("AKIACANARY".to_owned(), "SECRETCANARY".to_owned()))].into_iter().collect::<Credentials>();
     let spec = ProviderSpec::s3(id.clone(), url, "bucket");
-    (Fleet::connect(&[spec], &keys, FleetOptions::default()).unwrap(), id)
+    (Fleet::connect(&[spec], &keys, options).unwrap(), id)
 }
 
 fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -55,6 +59,9 @@ async fn statuses_and_codes_become_kinds() {
     let xml = |code: &str| format!("<Error><Code>{code}</Code><Message>ab/cd</Message></Error>");
     for (status, code, kind) in [
         ("404 Not Found", "NoSuchKey", ErrorKind::NotFound),
+        ("404 Not Found", "NoSuchBucket", ErrorKind::Unavailable),
+        ("404 Not Found", "", ErrorKind::Unavailable),
+        ("403 Forbidden", "NoSuchKey", ErrorKind::Denied),
         ("403 Forbidden", "SignatureDoesNotMatch", ErrorKind::Denied),
         ("403 Forbidden", "QuotaExceeded", ErrorKind::Full),
         ("401 Unauthorized", "", ErrorKind::Denied),
@@ -70,6 +77,51 @@ async fn statuses_and_codes_become_kinds() {
             assert!(error.to_string().contains("Check the access key"), "{error}");
         }
     }
+}
+
+/// A mistyped or suspended bucket answers every question with "not found": that is an account that is not there, not one that never had
+/// the object. A HEAD cannot tell the two apart.
+#[tokio::test]
+async fn a_missing_bucket_is_no_missing_object() {
+    for code in ["NoSuchBucket", "AccountNotFound", ""] {
+        let (url, mut seen) = endpoint(answer("404 Not Found", "", &format!("<Error><Code>{code}</Code></Error>")), None).await;
+        let (fleet, id) = fleet(&url);
+        for error in [
+            fleet.get(&id, "ab/cd", None, 100, QUICK).await.map(drop).unwrap_err(),
+            fleet.exists(&id, "ab/cd", QUICK).await.map(drop).unwrap_err(),
+            fleet.probe(&id, QUICK).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
+            assert!(error.to_string().contains("check bucket, account and endpoint"), "{error}");
+        }
+        assert_eq!(fleet.health(&id).unwrap().state, HealthState::Down, "and it is known after three answers");
+        for _ in 0..3 {
+            let request = seen.recv().await.unwrap();
+            assert!(request.starts_with("GET "), "{request}");
+        }
+        let patient = BreakerOptions { failures: 100, ..BreakerOptions::default() };
+        let (fleet, id) = fleet_with(&url, FleetOptions { breaker: patient, ..FleetOptions::default() });
+        for asked in [
+            fleet.delete(&id, "ab/cd", QUICK).await,
+            fleet.list(&id, "ab", 10, QUICK).await.map(drop),
+            fleet.put(&id, "ab/cd", vec![Bytes::from_static(b"shard")], QUICK).await,
+        ] {
+            assert_eq!(asked.unwrap_err().kind, ErrorKind::Unavailable);
+        }
+    }
+}
+
+/// "No such object" answers whoever asked about an object, and nobody else.
+#[tokio::test]
+async fn a_missing_object_is_an_answer_to_questions_about_it() {
+    let (url, _seen) = endpoint(answer("404 Not Found", "", "<Error><Code>NoSuchKey</Code></Error>"), None).await;
+    let (fleet, id) = fleet(&url);
+    assert_eq!(fleet.exists(&id, "ab/cd", QUICK).await.unwrap(), None);
+    fleet.delete(&id, "ab/cd", QUICK).await.unwrap();
+    assert_eq!(fleet.probe(&id, QUICK).await.unwrap().state, HealthState::Healthy);
+    assert_eq!(fleet.list(&id, "ab", 10, QUICK).await.unwrap_err().kind, ErrorKind::Unavailable);
+    let put = fleet.put(&id, "ab/cd", vec![Bytes::from_static(b"shard")], QUICK).await;
+    assert_eq!(put.unwrap_err().kind, ErrorKind::Unavailable);
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub enum Stop {
     Error,
     /// 403 `AccessDenied`.
     Denied,
+    /// 404 `NoSuchBucket`.
+    NoBucket,
     /// 507, for writes only.
     Full,
     /// Connection reset.
@@ -102,6 +104,7 @@ impl Effect {
             Misbehaviour::Down => Self::Before(Stop::Refused),
             Misbehaviour::Full => Self::Before(Stop::Full),
             Misbehaviour::Denied => Self::Before(Stop::Denied),
+            Misbehaviour::NoBucket => Self::Before(Stop::NoBucket),
             Misbehaviour::LandLate { within } => Self::Late(fraction(within, rng)),
         }
     }

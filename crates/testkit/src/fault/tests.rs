@@ -37,12 +37,12 @@ fn chance_is_about_right_and_one_seed_gives_one_sequence() {
 fn plans_survive_their_text_form() {
     let text = "latency 20000us 5000us on put,get\nbandwidth 1000000\nerror-before next 3\nerror-after chance 0.25\n\
                 reset\nfreeze\nfreeze-mid-body\ndrip 10 1000us\ntruncate\nflip 3 on get,head chance 0.5\nswap\n\
-                roll-back\nstale-list 4\ndropped-write\nendless-body\ndown\nfull\ndenied\nland-late 3000000us\n";
+                roll-back\nstale-list 4\ndropped-write\nendless-body\ndown\nfull\ndenied\nno-bucket\nland-late 3000000us\n";
     let plan: FaultPlan = text.parse().unwrap();
-    assert_eq!(plan.faults().len(), 19);
+    assert_eq!(plan.faults().len(), 20);
     assert_eq!(plan.to_string(), text);
     assert!(plan.is_down());
-    assert_eq!("land-late 3s".parse::<Fault>().unwrap(), plan.faults()[18]);
+    assert_eq!("land-late 3s".parse::<Fault>().unwrap(), plan.faults()[19]);
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn misbehaviour(name: &str, words: &mut SplitWhitespace<'_>) -> Result<Misbehavi
         "down" => Misbehaviour::Down,
         "full" => Misbehaviour::Full,
         "denied" => Misbehaviour::Denied,
+        "no-bucket" => Misbehaviour::NoBucket,
         "land-late" => Misbehaviour::LandLate { within: duration(words.next())? },
         other => return Err(format!("no misbehaviour is called `{other}`")),
     })
@@ -154,6 +155,7 @@ impl fmt::Display for Misbehaviour {
             Self::Down => f.write_str("down"),
             Self::Full => f.write_str("full"),
             Self::Denied => f.write_str("denied"),
+            Self::NoBucket => f.write_str("no-bucket"),
             Self::LandLate { within } => write!(f, "land-late {}us", within.as_micros()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::future::pending;
+use std::io;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
@@ -31,13 +32,20 @@ fn trouble(text: &'static str) -> Error {
     Error::Generic { store: "hostile", source: Box::new(Trouble(text)) }
 }
 
+/// What makes of a failure what a real client makes of it.
+fn failure(kind: io::ErrorKind, text: &'static str) -> Error {
+    Error::Generic { store: "hostile", source: Box::new(io::Error::new(kind, Trouble(text))) }
+}
+
 fn stopped(stop: Stop, path: &str) -> Error {
     match stop {
         Stop::Denied => Error::PermissionDenied { path: path.to_owned(), source: Box::new(Trouble("403 AccessDenied")) },
-        Stop::Error => trouble("500 InternalError"),
-        Stop::Full => trouble("507 InsufficientStorage"),
-        Stop::Refused => trouble("connection refused"),
-        Stop::Reset | Stop::Frozen => trouble("connection reset"),
+        Stop::Error => failure(io::ErrorKind::Other, "500 InternalError"),
+        // No statement about an object: not `not_found`.
+        Stop::NoBucket => failure(io::ErrorKind::Other, "404 NoSuchBucket"),
+        Stop::Full => failure(io::ErrorKind::StorageFull, "507 InsufficientStorage"),
+        Stop::Refused => failure(io::ErrorKind::ConnectionRefused, "connection refused"),
+        Stop::Reset | Stop::Frozen => failure(io::ErrorKind::ConnectionReset, "connection reset"),
     }
 }
 

@@ -182,6 +182,7 @@ impl Endpoint {
         match stop {
             Stop::Error => Refused::INTERNAL.into(),
             Stop::Denied => Refused::ACCESS_DENIED.into(),
+            Stop::NoBucket => Refused::NO_SUCH_BUCKET.into(),
             Stop::Full => Refused::FULL.into(),
             Stop::Reset | Stop::Refused => Ending::Cut,
             Stop::Frozen => self.freeze().await,

@@ -39,6 +39,7 @@ async fn conforms(fleet: &Fleet, p: &ProviderId) {
     assert_eq!(fleet.list(p, "ab", 1, QUICK).await.unwrap().len(), 1);
     assert_eq!(fleet.get(p, "abc/three", None, 0, QUICK).await.unwrap(), Bytes::new(), "an empty object");
 
+    assert_eq!(fleet.exists(p, "abc/three", QUICK).await.unwrap(), Some(0));
     fleet.delete(p, "ab/one", QUICK).await.unwrap();
     assert_eq!(fleet.exists(p, "ab/one", QUICK).await.unwrap(), None);
     let report = fleet.self_test(p, [7; 16]).await.unwrap();
