@@ -115,7 +115,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, coded: Arc<Coded>, purpose: Purpose, b
         purpose,
         stored: BTreeMap::new(),
         failures: BTreeMap::new(),
-        in_flight: BTreeMap::new(),
+        in_flight: BTreeSet::new(),
         quorum: Some(done),
         grace_ends: None,
         _budget: budget,
@@ -139,8 +139,8 @@ struct Task {
     stored: BTreeMap<u8, ProviderId>,
     /// Failed requests per provider.
     failures: BTreeMap<ProviderId, u32>,
-    /// Requests (or pauses before one) per shard.
-    in_flight: BTreeMap<u8, u32>,
+    /// Requests, or pauses before one.
+    in_flight: BTreeSet<(u8, ProviderId)>,
     quorum: Option<oneshot::Sender<Result<Vec<Placement>, Error>>>,
     grace_ends: Option<Instant>,
     _budget: Option<OwnedSemaphorePermit>,
@@ -196,7 +196,7 @@ impl Task {
     fn put(&mut self, puts: &mut Puts, shard: u8, provider: ProviderId, pause: Duration) {
         let facts = self.coded.facts();
         self.shared.settlement.tried(facts.id, shard, &provider);
-        *self.in_flight.entry(shard).or_default() += 1;
+        self.in_flight.insert((shard, provider.clone()));
         let (shared, coded) = (Arc::clone(&self.shared), Arc::clone(&self.coded));
         puts.push(Box::pin(async move {
             if !pause.is_zero() {
@@ -209,9 +209,7 @@ impl Task {
 
     fn take(&mut self, done: Done, puts: &mut Puts) {
         let Done { shard, provider, outcome } = done;
-        if let Some(count) = self.in_flight.get_mut(&shard) {
-            *count = count.saturating_sub(1);
-        }
+        self.in_flight.remove(&(shard, provider.clone()));
         let facts = self.coded.facts();
         match outcome {
             Ok(()) => {
@@ -228,35 +226,49 @@ impl Task {
         }
     }
 
-    /// A shard whose provider failed: a spare domain at once, else the same provider later, unless the settler may do it.
+    /// A shard whose provider failed: a spare domain at once, else one that it was tried at, after a pause, unless the settler may do it.
     fn replace(&mut self, shard: u8, provider: ProviderId, error: &ProviderError, puts: &mut Puts) {
-        let failures = self.failures.entry(provider.clone()).or_default();
+        let failures = self.failures.entry(provider).or_default();
         *failures = failures.saturating_add(1);
-        let failures = *failures;
         self.plan.refresh(&seats(&self.shared, &self.coded.facts()));
         if let Some(spare) = self.plan.spare(shard) {
             self.put(puts, shard, spare, Duration::ZERO);
             return;
         }
-        let others = self.in_flight.get(&shard).is_some_and(|count| *count > 0);
+        let others = self.in_flight.iter().any(|(other, _)| *other == shard);
         // Past the quorum nobody waits for this shard: free the buffers, the settler makes it anew.
         if others || self.quorum.is_none() {
             return;
         }
+        // Whoever failed last may be down for long, and another that the shard was tried at be back.
+        let Some((provider, _)) = self.tried_before(shard) else { return };
+        let failures = self.failures_of(&provider);
         let hopeless = matches!(error.kind, ProviderErrorKind::AlreadyExists | ProviderErrorKind::Invalid);
         let pause = if hopeless { PAUSES.1 } else { PAUSES.0.saturating_mul(1 << failures.min(6)).min(PAUSES.1) };
         self.put(puts, shard, provider, pause);
     }
 
-    /// Sends shards that are still on their way to spare domains too.
+    /// Who to ask again for a shard among those bound to it that nothing is on its way to, and whether it answers: who does first, then who
+    /// failed least.
+    fn tried_before(&self, shard: u8) -> Option<(ProviderId, bool)> {
+        let bound = self.plan.bound_to(shard).filter(|(provider, _)| !self.in_flight.contains(&(shard, provider.clone())));
+        bound.min_by_key(|(provider, alive)| (!alive, self.failures_of(provider)))
+    }
+
+    fn failures_of(&self, provider: &ProviderId) -> u32 {
+        self.failures.get(provider).copied().unwrap_or_default()
+    }
+
+    /// Sends shards that are still on their way to spare domains too; without one, to a provider that failed before and answers again.
     fn hedge(&mut self, puts: &mut Puts) {
         self.plan.refresh(&seats(&self.shared, &self.coded.facts()));
         for shard in 0..self.coded.facts().geometry.n() {
             if self.stored.contains_key(&shard) {
                 continue;
             }
-            if let Some(spare) = self.plan.spare(shard) {
-                self.put(puts, shard, spare, Duration::ZERO);
+            let answers = |(provider, alive)| Some(provider).filter(|_| alive);
+            if let Some(other) = self.plan.spare(shard).or_else(|| self.tried_before(shard).and_then(answers)) {
+                self.put(puts, shard, other, Duration::ZERO);
             }
         }
     }
@@ -329,24 +341,4 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A provider failed, its shard was on its way to a spare domain when the others made the quorum: the note named that shard twice, which
-    /// no record may, and whatever was to be committed with it was refused. Found by leaving a dead provider.
-    #[test]
-    fn a_shard_that_was_tried_twice_has_one_place() {
-        let places = |list: &[(u8, &str)]| list.iter().map(|(shard, home)| (*shard, (*home).to_owned())).collect::<Vec<_>>();
-        let all = placements_of(&places(&[(0, "a"), (2, "c")]), &places(&[(0, "a"), (1, "b"), (1, "d"), (2, "c"), (3, "e")]));
-        let shown: Vec<(u8, &str, bool)> = all.iter().map(|place| (place.shard, place.provider.as_str(), place.acked)).collect();
-        assert_eq!(shown, [(0, "a", true), (1, "b", false), (2, "c", true), (3, "e", false)]);
-    }
-
-    /// Its home failed and a spare took it: an older name of the home sorts before the spare's, and the acknowledgement would be forgotten.
-    #[test]
-    fn where_a_shard_is_durable_comes_before_where_it_was_tried() {
-        let places = |list: &[(u8, &str)]| list.iter().map(|(shard, home)| (*shard, (*home).to_owned())).collect::<Vec<_>>();
-        let all = placements_of(&places(&[(0, "b")]), &places(&[(0, "a"), (0, "b"), (1, "b")]));
-        assert_eq!(all, [Placement { shard: 0, provider: "b".to_owned(), acked: true }]);
-    }
-}
+mod tests;

@@ -65,6 +65,12 @@ impl Plan {
         self.seats.iter().zip(&self.bound).filter_map(bound).collect()
     }
 
+    /// Providers bound to the shard, and whether they answer.
+    pub(crate) fn bound_to(&self, shard: u8) -> impl Iterator<Item = (ProviderId, bool)> {
+        let bound = self.seats.iter().zip(&self.bound).filter(move |(_, bound)| **bound == Some(shard));
+        bound.map(|(seat, _)| (seat.provider.clone(), seat.alive))
+    }
+
     /// Binds the shard's home or else a spare, of a domain that no shard uses: a healthy one, or a home that at least answers.
     /// `None` when there is none.
     pub(crate) fn spare(&mut self, shard: u8) -> Option<ProviderId> {
