@@ -6,6 +6,8 @@
 
 pub(crate) mod heads;
 pub(crate) mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,7 +238,12 @@ pub(crate) fn status(shared: &Shared, view: &Snapshot) -> Result<CheckpointStatu
             counts: seq <= shared.settlement.settled_through() && is_announced(shared, covers),
         }
     });
-    Ok(CheckpointStatus { last, grown, due_in: (least > 0).then(|| least.max(before / SHARE).saturating_sub(grown)) })
+    Ok(CheckpointStatus { last, grown, due_in: due_in(least, before, grown) })
+}
+
+/// How far off the next one is, in entries of the log: at least `least` behind the last one, and a share of what the log had `before`. `None` for never.
+fn due_in(least: u64, before: u64, grown: u64) -> Option<u64> {
+    (least > 0).then(|| least.max(before / SHARE).saturating_sub(grown))
 }
 
 /// What a block of the map is known by.

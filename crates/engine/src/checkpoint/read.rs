@@ -93,3 +93,6 @@ pub(crate) async fn part(
     let stored = fetch(ground, &part.block, lost).await?;
     cpu(|| part.unpack(stored, end)).map_err(|error| Missing::spoilt(&part.block, &error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,6 @@ async fn settled(shared: &Shared, seq: Seq) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,6 @@ async fn remove(shared: &Shared, provider: &ProviderId, name: &str) -> Result<()
         Err(_) => Err(Trouble::Failed),
     }
 }
+
+#[cfg(test)]
+mod tests;

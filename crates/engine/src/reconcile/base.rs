@@ -311,3 +311,6 @@ fn fork(have: Local, root: &CompactedRoot, ours: Hash32) -> Error {
         root.covers, have.seq, have.incarnation
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,3 +180,6 @@ pub(super) fn serve(shared: &Arc<Shared>, tip: Tip) -> Result<(), Error> {
     crate::relocate::resume(shared);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

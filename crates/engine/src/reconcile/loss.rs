@@ -398,3 +398,6 @@ fn reason(loss: &Loss, word: &AcceptLoss) -> String {
     );
     text.chars().take(REASON).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,21 +215,14 @@ impl Remains {
         seen.extend(glimpses(ground, evidence, rank.1, newest.into_iter().rev().take(GLIMPSES)).await);
         self.marks = seen.values().map(|glimpse| glimpse.acked).fold(self.marks, Ord::max);
         let last = seen.last_key_value().map_or(0, |(counter, _)| *counter);
-        let find = |is: fn(&Glimpse, u64) -> bool| seen.iter().find(|(_, glimpse)| is(glimpse, first)).map(|(counter, _)| *counter);
-        let decided_at = find(|glimpse, _| glimpse.kind == BlockKind::Decision);
-        // The first block that says that something of this incarnation's own was acknowledged.
-        let served = find(|glimpse, first| glimpse.acked.0 >= first);
-        let decision = match decided_at {
+        let decision = match decided_at(&seen) {
             Some(at) => match evidence.judge(ground, &subject, Counter(at), Care::Replay).await? {
                 Verdict::Readable(found) => decision_in(ground, &found)?.map(|(_, decision)| decision),
                 Verdict::Unacknowledged { .. } | Verdict::Undetermined { .. } => None,
             },
             None => None,
         };
-        // A window of copies at most comes before a decision, and none of them says that anything was acknowledged that was not before.
-        let copies = served.map_or(subject.window, |counter| counter.saturating_sub(1).min(subject.window));
-        let has_decided = decision.is_some() || served.is_some() || last > subject.window;
-        let own_from = has_decided.then(|| Seq(first + decided_at.unwrap_or(copies)));
+        let own_from = own_from(&seen, (first, subject.window), decision.is_some());
         Ok(Some(Writer { rank, subject, first: Seq(first), own_from, decision, last: Seq(first + last) }))
     }
 
@@ -340,3 +333,21 @@ async fn glimpse(ground: &Ground, evidence: &Evidence, incarnation: IncarnationI
     }
     None
 }
+
+/// The place of an incarnation's decision, by what is seen of its blocks.
+fn decided_at(seen: &BTreeMap<u64, Glimpse>) -> Option<u64> {
+    seen.iter().find(|(_, glimpse)| glimpse.kind == BlockKind::Decision).map(|(counter, _)| *counter)
+}
+
+/// From where on an incarnation owns the log that began with sequence `first`, if anything tells that it ever decided.
+fn own_from(seen: &BTreeMap<u64, Glimpse>, (first, window): (u64, u64), is_decided: bool) -> Option<Seq> {
+    // The first block that says that something of this incarnation's own was acknowledged.
+    let served = seen.iter().find(|(_, glimpse)| glimpse.acked.0 >= first).map(|(counter, _)| *counter);
+    // A window of copies at most comes before a decision, and none of them says that anything was acknowledged that was not before.
+    let copies = served.map_or(window, |counter| counter.saturating_sub(1).min(window));
+    let has_decided = is_decided || served.is_some() || seen.last_key_value().is_some_and(|(last, _)| *last > window);
+    has_decided.then(|| Seq(first + decided_at(seen).unwrap_or(copies)))
+}
+
+#[cfg(test)]
+mod tests;

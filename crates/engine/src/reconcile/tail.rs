@@ -202,7 +202,7 @@ async fn find_end(
             Verdict::Unacknowledged { visible, on_word, acked_through, .. } => {
                 *marks = (*marks).max(acked_through);
                 end.get_or_insert(counter);
-                if on_word && blank < window {
+                if on_word {
                     found_end.may_have_lost.push(seq);
                 }
                 visible

@@ -20,13 +20,13 @@ use crate::config::{EngineConfig, Mode};
 use crate::engine::Engine;
 use crate::world::{RuntimeClock, SeededEntropy};
 
-struct World {
-    stores: Vec<Arc<InMemory>>,
+pub(super) struct World {
+    pub(super) stores: Vec<Arc<InMemory>>,
     /// When there are any, they stand in for `stores`.
-    hostile: Vec<HostileStore>,
-    keys: Arc<Keyring>,
+    pub(super) hostile: Vec<HostileStore>,
+    pub(super) keys: Arc<Keyring>,
     tenant: TenantId,
-    seed: u64,
+    pub(super) seed: u64,
     /// What the next recovery accepts.
     accept_loss: Option<crate::config::AcceptLoss>,
     /// Unsettled blocks that a start takes up at once.
@@ -34,7 +34,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut rng = StdRng::seed_from_u64(1);
         let tenant = TenantId::draw(&mut rng);
         let keys = Keyring::create(&mut rng).with_tenant(tenant, TenantKeys::draw(&mut rng)).unwrap();
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    fn fleet(&self) -> Fleet {
+    pub(super) fn fleet(&self) -> Fleet {
         if !self.hostile.is_empty() {
             let store = |store: &HostileStore| {
                 let id = diaspore_policy::ProviderId::new(store.name()).unwrap();
@@ -63,7 +63,7 @@ impl World {
         Fleet::from_stores(self.stores.iter().enumerate().map(store).collect(), FleetOptions::default())
     }
 
-    async fn start(&mut self, disk: &MemoryMedium, mode: Mode) -> Result<Engine, crate::api::Error> {
+    pub(super) async fn start(&mut self, disk: &MemoryMedium, mode: Mode) -> Result<Engine, crate::api::Error> {
         self.seed += 1;
         let rng = Box::new(StdRng::seed_from_u64(1000 + self.seed));
         let ledger = Ledger::open(disk.clone(), &self.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
@@ -77,7 +77,7 @@ impl World {
         Engine::start(config, Arc::clone(&self.keys), self.fleet(), ledger, clock, Arc::new(SeededEntropy::new(self.seed))).await
     }
 
-    async fn wipe(&self, provider: usize) {
+    pub(super) async fn wipe(&self, provider: usize) {
         use futures::StreamExt;
         let store = &self.stores[provider];
         let names: Vec<_> = store.list(None).map(|meta| meta.unwrap().location).collect().await;
@@ -102,7 +102,7 @@ impl World {
     }
 }
 
-async fn fill(engine: &Engine, world: &World, buckets: std::ops::Range<u32>) {
+pub(super) async fn fill(engine: &Engine, world: &World, buckets: std::ops::Range<u32>) {
     if engine.tenant("acme").await.unwrap().is_none() {
         assert_eq!(engine.create_tenant("acme").await.unwrap().id, world.tenant);
     }
@@ -111,12 +111,12 @@ async fn fill(engine: &Engine, world: &World, buckets: std::ops::Range<u32>) {
     }
 }
 
-async fn count(engine: &Engine, world: &World) -> usize {
+pub(super) async fn count(engine: &Engine, world: &World) -> usize {
     engine.list_buckets(&world.caller()).await.unwrap().len()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a crashed engine is of no further use")]
-fn crash(engine: Engine) {
+pub(super) fn crash(engine: Engine) {
     engine.abort();
 }
 
@@ -375,8 +375,11 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
 }
 
 mod attempts;
+mod chains;
+mod ends;
 mod ledgers;
-mod loss;
+pub(super) mod left;
+pub(super) mod loss;
 mod newer;
 mod remains;
 mod starts;

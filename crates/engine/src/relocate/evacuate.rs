@@ -358,6 +358,8 @@ async fn clean(shared: &Arc<Shared>, provider: &ProviderId, report: &mut Evacuat
 
 #[cfg(test)]
 mod tests {
+    mod passes;
+
     use super::*;
 
     #[test]

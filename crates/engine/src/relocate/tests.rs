@@ -1,5 +1,7 @@
 //! Leaving and joining over a whole engine in memory.
 
+mod one_shard;
+
 use std::time::Duration;
 
 use diaspore_block::key::MasterKey;

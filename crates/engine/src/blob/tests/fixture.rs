@@ -31,6 +31,8 @@ pub(crate) struct Fixture {
     pub(crate) disk: MemoryMedium,
     clock: Arc<RuntimeClock>,
     restarts: u64,
+    /// When the log is compacted by itself, if not as a rule.
+    compacted_after: Option<u64>,
 }
 
 pub(crate) fn random(len: usize, seed: u64) -> Vec<u8> {
@@ -67,6 +69,15 @@ pub(crate) async fn whole(body: BlobStream) -> Result<Vec<u8>, Error> {
 
 impl Fixture {
     pub(crate) async fn start(providers: usize) -> Self {
+        Self::start_with(providers, None).await
+    }
+
+    /// One that compacts its log when it has grown by so many records.
+    pub(crate) async fn compacting_after(providers: usize, records: u64) -> Self {
+        Self::start_with(providers, Some(records)).await
+    }
+
+    async fn start_with(providers: usize, compacted_after: Option<u64>) -> Self {
         let entropy = Arc::new(SeededEntropy::new(42));
         let mut rng = Draw(entropy.as_ref());
         let mut keys = Keyring::create(&mut rng);
@@ -78,11 +89,11 @@ impl Fixture {
         let stores: Vec<_> = (0..providers).map(|at| HostileStore::new(&format!("p{at}"), ChaCha12Rng::seed_from_u64(at as u64))).collect();
         let disk = MemoryMedium::new();
         let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1_700_000_000_000)));
-        let engine = Self::engine(&keys, &stores, &disk, &clock, (entropy, Mode::Start, History::default())).await;
+        let engine = Self::engine(&keys, &stores, &disk, &clock, (entropy, Mode::Start, History::default(), compacted_after)).await;
         let tenant = engine.create_tenant("t").await.unwrap().id;
         let caller = Caller { tenant, principal: PrincipalId::NIL };
         engine.create_bucket(&caller, "bucket").await.unwrap();
-        Self { engine, stores, caller, keys: Arc::new(keys), disk, clock, restarts: 0 }
+        Self { engine, stores, caller, keys: Arc::new(keys), disk, clock, restarts: 0, compacted_after }
     }
 
     async fn engine(
@@ -90,7 +101,7 @@ impl Fixture {
         stores: &[HostileStore],
         disk: &MemoryMedium,
         clock: &Arc<RuntimeClock>,
-        (entropy, mode, history): (Arc<SeededEntropy>, Mode, History),
+        (entropy, mode, history, compacted_after): (Arc<SeededEntropy>, Mode, History, Option<u64>),
     ) -> Engine {
         let members = stores.iter().map(|store| {
             let spec = ProviderSpec::memory(ProviderId::new(store.name()).unwrap());
@@ -100,7 +111,8 @@ impl Fixture {
         let ledger = Ledger::open(disk.clone(), &keys.ledger, OpenMode::ReadWrite, Box::new(ChaCha12Rng::seed_from_u64(1))).unwrap();
         let profile = Profile { linger_ms: 0, ..Profile::default() };
         let keys = Arc::new(keys.duplicate().unwrap());
-        let config = EngineConfig { mode, history, ..EngineConfig::new(profile) };
+        let mut config = EngineConfig { mode, history, ..EngineConfig::new(profile) };
+        config.checkpoint_after = compacted_after.unwrap_or(config.checkpoint_after);
         Engine::start(config, keys, fleet, ledger, Arc::clone(clock) as _, entropy).await.unwrap()
     }
 
@@ -108,7 +120,7 @@ impl Fixture {
     pub(crate) async fn recover(self) -> Self {
         self.engine.abort();
         let disk = MemoryMedium::new();
-        let mode = (Arc::new(SeededEntropy::new(44)), Mode::Recover { declare_lost: Vec::new() }, History::default());
+        let mode = (Arc::new(SeededEntropy::new(44)), Mode::Recover { declare_lost: Vec::new() }, History::default(), self.compacted_after);
         let engine = Self::engine(&self.keys, &self.stores, &disk, &self.clock, mode).await;
         Self { engine, disk, ..self }
     }
@@ -118,7 +130,7 @@ impl Fixture {
         self.engine.abort();
         let disk = self.disk.crash();
         let entropy = Arc::new(SeededEntropy::new(43 + 1000 * self.restarts));
-        let mode = (entropy, Mode::Start, self.engine.history());
+        let mode = (entropy, Mode::Start, self.engine.history(), self.compacted_after);
         let engine = Self::engine(&self.keys, &self.stores, &disk, &self.clock, mode).await;
         let restarts = self.restarts + 1;
         Self { engine, disk, restarts, ..self }

@@ -10,16 +10,16 @@ use crate::config::AcceptLoss;
 use crate::reconcile::loss::Loss;
 use crate::shared::Ground;
 
-pub(super) const RECOVER: Mode = Mode::Recover { declare_lost: Vec::new() };
+pub(in crate::reconcile) const RECOVER: Mode = Mode::Recover { declare_lost: Vec::new() };
 
 /// The list that a refused recovery comes with.
-pub(super) async fn refused(world: &mut World, disk: &MemoryMedium) -> Loss {
+pub(in crate::reconcile) async fn refused(world: &mut World, disk: &MemoryMedium) -> Loss {
     let error = world.start(disk, RECOVER).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::RefusedState, "{error}");
     *error.source.unwrap_or_else(|| panic!("no list: {}", error.message)).downcast::<Loss>().unwrap()
 }
 
-pub(super) async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str) -> Result<Engine, crate::api::Error> {
+pub(in crate::reconcile) async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str) -> Result<Engine, crate::api::Error> {
     world.accept_loss = Some(AcceptLoss { token: token.to_owned(), by: "a test".to_owned() });
     let started = world.start(disk, RECOVER).await;
     world.accept_loss = None;
@@ -27,7 +27,7 @@ pub(super) async fn accepted(world: &mut World, disk: &MemoryMedium, token: &str
 }
 
 /// Objects of all stores, to be brought back later.
-pub(super) async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, bytes::Bytes)>> {
+pub(in crate::reconcile) async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, bytes::Bytes)>> {
     let mut all = Vec::new();
     for store in &world.stores {
         let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
@@ -40,7 +40,7 @@ pub(super) async fn saved(world: &World) -> Vec<Vec<(object_store::path::Path, b
     all
 }
 
-pub(super) async fn bring_back(world: &World, saved: &[Vec<(object_store::path::Path, bytes::Bytes)>]) {
+pub(in crate::reconcile) async fn bring_back(world: &World, saved: &[Vec<(object_store::path::Path, bytes::Bytes)>]) {
     for (store, objects) in world.stores.iter().zip(saved) {
         for (path, bytes) in objects {
             if store.head(path).await.is_err() {
@@ -51,7 +51,7 @@ pub(super) async fn bring_back(world: &World, saved: &[Vec<(object_store::path::
 }
 
 /// A ground to look at the providers from, as nobody's service.
-pub(super) fn onlooker(world: &World) -> Ground {
+pub(in crate::reconcile) fn onlooker(world: &World) -> Ground {
     let rng = Box::new(StdRng::seed_from_u64(77));
     let ledger = Ledger::open(MemoryMedium::new(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
     let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1)));
@@ -60,14 +60,14 @@ pub(super) fn onlooker(world: &World) -> Ground {
 }
 
 /// Every incarnation with a claim, oldest first.
-pub(super) async fn ranks(world: &World) -> Vec<Rank> {
+pub(in crate::reconcile) async fn ranks(world: &World) -> Vec<Rank> {
     let book = ClaimBook::default();
     book.survey(&onlooker(world), None).await;
     book.ranks()
 }
 
 /// These stores lose the commit block at `counter` of an incarnation. They must have it.
-pub(super) async fn lose(world: &World, stores: std::ops::Range<usize>, rank: Rank, counter: u64) {
+pub(in crate::reconcile) async fn lose(world: &World, stores: std::ops::Range<usize>, rank: Rank, counter: u64) {
     for at in stores {
         let name = Names::new(&world.keys.name).commit(&format!("p{at}"), rank.1, Counter(counter), Attempt(0));
         world.stores[at].head(&name.as_str().into()).await.unwrap();
@@ -80,7 +80,7 @@ async fn lose_commit(world: &World, counter: u64) {
     lose(world, 0..4, *ranks(world).await.last().unwrap(), counter).await;
 }
 
-pub(super) async fn written(world: &mut World, buckets: u32) -> MemoryMedium {
+pub(in crate::reconcile) async fn written(world: &mut World, buckets: u32) -> MemoryMedium {
     let disk = MemoryMedium::new();
     let engine = world.start(&disk, Mode::Start).await.unwrap();
     fill(&engine, world, 0..buckets).await;
@@ -94,7 +94,7 @@ async fn leaves(engine: &Engine, world: &World) -> Vec<String> {
 }
 
 /// After the loss was accepted: what was hidden comes back, and nothing changes. On the same disk, from nothing, and twice.
-pub(super) async fn holds_whatever_comes_back(
+pub(in crate::reconcile) async fn holds_whatever_comes_back(
     world: &mut World,
     engine: Engine,
     disk: &MemoryMedium,

@@ -1,0 +1,138 @@
+//! What a compacted log is made of, and what it waits for.
+
+use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
+
+use super::*;
+use crate::blob::tests::fixture::{Fixture, random};
+use crate::checkpoint;
+
+async fn compacted(providers: usize) -> Fixture {
+    let fx = Fixture::start(providers).await;
+    fx.put(b"a", &random(3000, 1)).await.unwrap();
+    fx.settle().await;
+    fx.engine.checkpoint_log().await.unwrap();
+    fx
+}
+
+/// The root of the newest compacted log, as a part is referred to.
+fn newest(shared: &Shared) -> (Snapshot, BlockRef) {
+    let view = shared.ledger.snapshot().unwrap();
+    let root = view.compactions().unwrap().pop().unwrap().compacted.root;
+    let reference = reference_of(&view.block(root).unwrap().unwrap().facts);
+    (view, reference)
+}
+
+/// A part that is referred to once more ties the next compacted log to where it lies. That is no tie as long as its shards can move away.
+#[tokio::test(start_paused = true)]
+async fn a_part_stays_unless_it_lies_at_an_account_that_is_left_and_could_not_move() {
+    for mode in [ProviderMode::Draining, ProviderMode::Dead, ProviderMode::Quarantined] {
+        for providers in [5, 6] {
+            let fx = compacted(providers).await;
+            let shared = fx.engine.shared();
+            let (view, part) = newest(&shared);
+            let unknown = BlockRef { block: BlockId::from_bytes([9; 16]), ..part.clone() };
+            assert!(stays(&shared, &view, &part) && !stays(&shared, &view, &unknown));
+            let homes = view.block(part.block).unwrap().unwrap().facts.placements;
+            let home = ProviderId::new(&homes[0].provider).unwrap();
+            crate::modes::set(&shared, diaspore_block::id::PrincipalId::NIL, &home, mode, "a test").await.unwrap();
+            assert_eq!(stays(&shared, &view, &part), mode == ProviderMode::Quarantined || providers == 6, "{mode:?} of {providers}");
+        }
+    }
+    // As few domains, and the account that is left has none of it.
+    let fx = compacted(6).await;
+    let shared = fx.engine.shared();
+    let (view, part) = newest(&shared);
+    let homes = view.block(part.block).unwrap().unwrap().facts.placements;
+    let stranger = shared.fleet.providers().iter().find(|spec| homes.iter().all(|home| home.provider != spec.id.as_str())).unwrap();
+    let set =
+        async |id: &ProviderId, mode| crate::modes::set(&shared, diaspore_block::id::PrincipalId::NIL, id, mode, "a test").await.unwrap();
+    set(&stranger.id, ProviderMode::Draining).await;
+    assert!(stays(&shared, &view, &part));
+    set(&ProviderId::new(&homes[0].provider).unwrap(), ProviderMode::Quarantined).await;
+    assert!(stays(&shared, &view, &part), "four are left for five shards, and none of them is at an account that is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_root_is_remembered_and_read_once_otherwise() {
+    let fx = compacted(5).await;
+    let shared = fx.engine.shared();
+    let frozen = shared.ledger.snapshot().unwrap();
+    let gets = fx.gets();
+    let remembered = previous(&shared, &frozen).await.unwrap().unwrap();
+    assert_eq!(fx.gets(), gets, "nobody is asked");
+    // After a start, or when it is of another one.
+    let another = Some((BlockId::from_bytes([9; 16]), Arc::new(CompactedRoot { covers: Seq(1), ..(*remembered).clone() })));
+    for last in [None, another] {
+        shared.checkpoints.state().last = last;
+        let read = previous(&shared, &frozen).await.unwrap().unwrap();
+        assert_eq!((read.covers, &read.parts), (remembered.covers, &remembered.parts));
+    }
+    assert!(fx.gets() > gets);
+    fx.stores.iter().take(3).for_each(diaspore_testkit::HostileStore::lose_everything);
+    assert!(previous(&shared, &frozen).await.unwrap().is_none(), "everything is written anew");
+}
+
+/// A collection that runs beside it must not take what it has written for leftovers.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_is_needed_and_signed_once() {
+    let fx = Fixture::start(5).await;
+    let shared = fx.engine.shared();
+    let signed = || shared.meters.signatures.load(Ordering::Relaxed);
+    let before = signed();
+    let mut sent = scatter(&shared, b"a part").unwrap();
+    assert_eq!(signed(), before + 1);
+    assert!(checkpoint::needed(&shared).unwrap().blocks.contains(&sent.reference.block));
+    assert!(sent.handle.quorum().await.unwrap().len() >= 4);
+    let again = scatter(&shared, b"a part").unwrap();
+    assert_ne!((again.reference.block, again.reference.counter), (sent.reference.block, sent.reference.counter));
+    assert_ne!(again.reference.manifest_hash, sent.reference.manifest_hash);
+    assert_eq!(read::fetch(&shared, &sent.reference, &BTreeSet::new()).await.unwrap(), b"a part");
+}
+
+/// One domain lacks a shard of what it covers, or of itself: it is not called whole, and nothing announces it.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_in_the_log_before_all_of_it_is_settled() {
+    for late in [false, true] {
+        let fx = Fixture::start(5).await;
+        let shared = fx.engine.shared();
+        let down = || fx.stores[4].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Put])));
+        if !late {
+            down();
+        }
+        let put = fx.put(b"a", &random(3000, 1)).await.unwrap();
+        if late {
+            fx.settle().await;
+            down();
+        }
+        let number = fx.engine.begin_checkpoint().unwrap();
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let view = shared.ledger.snapshot().unwrap();
+        assert_eq!((view.compactions().unwrap().len(), fx.engine.checkpoint_state().running), (0, Some(number)));
+        assert!(view.applied_seq().unwrap() > put.seq, "its parts are named by a record");
+        fx.stores[4].set_faults(FaultPlan::honest());
+        while fx.engine.checkpoint_state().ended != Some(number) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let view = shared.ledger.snapshot().unwrap();
+        let said = view.compactions().unwrap().pop().unwrap();
+        assert!(said.compacted.covers >= put.seq && view.settled_through().unwrap() >= said.seq);
+        assert_eq!(fx.engine.checkpoint_state().outcome.unwrap().heads, 5);
+    }
+}
+
+/// Whoever waits for it does not wait for the next look at what lacks shards.
+#[tokio::test(start_paused = true)]
+async fn settling_is_hurried_when_a_checkpoint_waits() {
+    let fx = Fixture::start(5).await;
+    let shared = fx.engine.shared();
+    fx.stores[4].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Put])));
+    let put = fx.put(b"a", &random(3000, 1)).await.unwrap();
+    // Its pauses have become long by now.
+    tokio::time::sleep(Duration::from_mins(20)).await;
+    assert!(shared.settlement.settled_through() < put.seq);
+    fx.stores[4].set_faults(FaultPlan::honest());
+    let begun = tokio::time::Instant::now();
+    settled(&shared, put.seq).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(shared.ledger.snapshot().unwrap().settled_through().unwrap() >= put.seq);
+}

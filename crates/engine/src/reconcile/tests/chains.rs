@@ -1,0 +1,231 @@
+//! Who ruled when, as the decisions say: for every place where a disk may stand.
+
+use diaspore_block::claim::Claim;
+use diaspore_block::geometry::Geometry;
+use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
+use diaspore_block::name::Names;
+use diaspore_ledger::ChainEntry;
+
+use super::left::NOBODY;
+use super::loss::{lose, onlooker, ranks};
+use super::*;
+use crate::claim::{ClaimBook, Rank};
+use crate::reconcile::chain::{self, Chain, LARGEST_WINDOW, Local, Outcome, decided_subject, older_copy};
+use crate::reconcile::loss::is_missing;
+use crate::reconcile::position::Evidence;
+
+/// Three lives: a decision, a tenant and two buckets; then twice a decision and two buckets. They begin at sequences 1, 5 and 8, and the last one
+/// ends at 10.
+async fn lives() -> (World, MemoryMedium) {
+    let (mut world, mut disk) = (World::new(), MemoryMedium::new());
+    for life in 0..3 {
+        let engine = world.start(&disk, Mode::Start).await.unwrap();
+        fill(&engine, &world, 2 * life..2 * life + 2).await;
+        engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+        disk = disk.snapshot();
+        crash(engine);
+    }
+    (world, disk)
+}
+
+async fn found(world: &World, local: Option<Local>) -> Outcome<Chain> {
+    let (ground, book) = (onlooker(world), ClaimBook::default());
+    book.survey(&ground, None).await;
+    chain::find(&ground, &book, &Evidence::nothing(), NOBODY, local).await
+}
+
+/// Where each stretch begins in the log, the first counter that is lacking, the last sequence that counts, and below which its blocks are copies.
+fn stretches(chain: &Chain) -> Vec<(u64, u64, Option<u64>, Option<u64>)> {
+    let of = |stretch: &chain::Stretch| {
+        (stretch.base, stretch.from.0, stretch.through.map(|seq| seq.0), stretch.carried.map(|(_, below)| below.0))
+    };
+    chain.stretches.iter().map(of).collect()
+}
+
+/// Puts a claim of somebody who never decided at every provider.
+async fn claimed(world: &World, epoch: u64, id: u8) -> Rank {
+    let rank = (Epoch(epoch), IncarnationId::from_bytes([id; 16]));
+    let claim = Claim {
+        deployment: world.keys.deployment,
+        epoch: rank.0,
+        incarnation: rank.1,
+        started: Timestamp(1),
+        lease_ms: 0,
+        claim_quorum: 4,
+        claims_seen: Vec::new(),
+        providers: (0..6).map(|at| format!("p{at}")).collect(),
+        geometry: Geometry::new(3, 6).unwrap(),
+        k_floor: 2,
+        window: 7,
+    };
+    let mut rng = StdRng::seed_from_u64(3);
+    for (at, store) in world.stores.iter().enumerate() {
+        let provider = format!("p{at}");
+        let name = Names::new(&world.keys.name).claim(&provider, claim.incarnation, claim.epoch);
+        let sealed = claim.seal(&world.keys.head, &world.keys.identity, (&provider, &name), &mut rng).unwrap();
+        store.put(&name.as_str().into(), sealed.into()).await.unwrap();
+    }
+    rank
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_lacks_what_stands_behind_it_wherever_that_was_written() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    let at = |life: usize, seq, counter| Some(Local { seq: Seq(seq), incarnation: all[life].1, counter: Counter(counter) });
+    let second = (5, 0, Some(7), Some(5));
+    let third = (8, 0, None, Some(8));
+    let chain = found(&world, None).await.unwrap().unwrap();
+    assert_eq!(stretches(&chain), [(1, 0, Some(4), None), second, third]);
+    assert_eq!((chain.ruling, chain.passed_over.len(), chain.marks, chain.given_up_above), (Some(all[2]), 0, Seq(0), None));
+    assert_eq!(chain.ends, [(all[1].1, Seq(7)), (all[0].1, Seq(4))]);
+    let cases = [
+        (at(0, 2, 1), vec![(1, 2, Some(4), None), second, third]),
+        (at(0, 4, 3), vec![second, third]),
+        (at(1, 5, 0), vec![(5, 1, Some(7), None), third]),
+        (at(1, 7, 2), vec![third]),
+        (at(2, 8, 0), vec![(8, 1, None, None)]),
+        (at(2, 10, 2), vec![(8, 3, None, None)]),
+    ];
+    for (local, lacks) in cases {
+        let chain = found(&world, local).await.unwrap().unwrap();
+        assert_eq!((stretches(&chain), chain.ruling), (lacks, Some(all[2])), "{local:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_stands_beside_the_log_is_a_fork() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    let stranger = IncarnationId::from_bytes([77; 16]);
+    let beside = [(all[0].1, 5, 4), (all[1].1, 8, 3), (stranger, 3, 2), (stranger, 6, 1), (stranger, 20, 1)];
+    for (incarnation, seq, counter) in beside {
+        let fork = found(&world, Some(Local { seq: Seq(seq), incarnation, counter: Counter(counter) })).await.unwrap_err();
+        assert!(fork.kind == ErrorKind::RefusedState && fork.message.contains("fork") && !is_missing(&fork), "{fork}");
+    }
+    let nothing = World::new();
+    assert!(stretches(&found(&nothing, None).await.unwrap().unwrap()).is_empty());
+    let wrong = found(&nothing, Some(Local { seq: Seq(3), incarnation: stranger, counter: Counter(0) })).await.unwrap_err();
+    assert!(wrong.message.contains("which no provider knows"), "{wrong}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_claimed_and_never_decided_is_passed_over() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    let late = [claimed(&world, 9, 9).await, claimed(&world, 10, 8).await];
+    // Of old ones nobody asks any more.
+    let old = claimed(&world, 1, 7).await;
+    let chain = found(&world, None).await.unwrap().unwrap();
+    assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(all[2]), [late[1].1, late[0].1].as_slice()));
+    assert!(!chain.passed_over.contains(&old.1) && stretches(&chain).len() == 3);
+}
+
+/// Too few shards of a decision are left to read it, so its writer seems never to have decided. What its blocks say was acknowledged is not
+/// forgotten with it.
+#[tokio::test(start_paused = true)]
+async fn who_is_passed_over_is_still_a_witness() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    lose(&world, 0..4, all[2], 0).await;
+    let chain = found(&world, None).await.unwrap().unwrap();
+    assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(all[1]), [all[2].1].as_slice()));
+    assert!(chain.marks >= Seq(8), "{}", chain.marks);
+    let of_newest = chain.marks;
+    // So are blocks that cannot be read themselves.
+    lose(&world, 0..4, all[2], 1).await;
+    lose(&world, 0..4, all[2], 2).await;
+    assert_eq!(found(&world, None).await.unwrap().unwrap().marks, of_newest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_in_between_that_cannot_be_read_is_missing() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    let at = |life: usize, seq, counter| Some(Local { seq: Seq(seq), incarnation: all[life].1, counter: Counter(counter) });
+    lose(&world, 0..4, all[1], 0).await;
+    assert!(is_missing(&found(&world, None).await.unwrap_err()));
+    assert!(is_missing(&found(&world, at(0, 4, 3)).await.unwrap_err()), "where the second began is not known");
+    assert_eq!(stretches(&found(&world, at(1, 6, 1)).await.unwrap().unwrap()), [(5, 2, Some(7), None), (8, 0, None, Some(8))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_from_the_silence_of_somebody_unknown() {
+    let (world, _) = lives().await;
+    let (ground, book) = (onlooker(&world), ClaimBook::default());
+    let rank = claimed(&world, 9, 9).await;
+    let unknown = decided_subject(&ground, &book, rank).await;
+    assert_eq!((unknown.k_floor, unknown.usual_k, unknown.window, unknown.homes.is_none()), (1, 3, LARGEST_WINDOW, true), "not listed yet");
+    book.survey(&ground, None).await;
+    let known = decided_subject(&ground, &book, rank).await;
+    assert_eq!((known.k_floor, known.usual_k, known.window), (2, 3, 7));
+    assert_eq!(known.homes.unwrap(), ground.fleet.domains());
+    assert_eq!((known.incarnation, unknown.incarnation), (rank.1, rank.1));
+    // A disk that was there knows the floor.
+    let note = diaspore_ledger::IncarnationNote {
+        incarnation: IncarnationId::from_bytes([5; 16]),
+        epoch: Epoch(3),
+        started: Timestamp(1),
+        k_floor: 2,
+    };
+    ground.ledger.append(JournalEntry::Chain(note.clone())).unwrap();
+    let noted = chain::subject(&ground, &book, (Epoch(3), note.incarnation)).await.unwrap();
+    assert_eq!((noted.k_floor, noted.usual_k, noted.window, noted.homes.is_none()), (2, 2, 4, true));
+    assert!(chain::subject(&ground, &book, (Epoch(3), IncarnationId::from_bytes([6; 16]))).await.is_none());
+}
+
+#[test]
+fn an_incarnation_ends_where_the_decision_behind_it_says() {
+    let id = |byte| IncarnationId::from_bytes([byte; 16]);
+    let chain = Chain {
+        stretches: Vec::new(),
+        ruling: None,
+        passed_over: Vec::new(),
+        ends: vec![(id(2), Seq(20)), (id(1), Seq(10))],
+        marks: Seq(0),
+        given_up_above: None,
+    };
+    let entry = |predecessor, last_valid| ChainEntry {
+        seq: Seq(last_valid + 1),
+        incarnation: id(9),
+        predecessor: Some((id(predecessor), Epoch(1))),
+        last_valid: Seq(last_valid),
+        may_have_lost: Vec::new(),
+        lost_declared: Vec::new(),
+    };
+    let known = [entry(1, 11), entry(3, 5), ChainEntry { predecessor: None, ..entry(4, 7) }];
+    let ends = [1, 2, 3, 4].map(|of| chain.end_of(id(of), &known).map(|seq| seq.0));
+    assert_eq!(ends, [Some(10), Some(20), Some(5), None], "what was just read comes before what the disk knew");
+}
+
+/// A tail that lay on three of six was carried over. What was copied can be had from where it was first written, and nothing else can.
+#[tokio::test(start_paused = true)]
+async fn the_first_copy_of_what_was_carried_over_stands_in_for_it() {
+    let mut world = World::new();
+    let disk = super::loss::written(&mut world, 6).await;
+    let end = disk.snapshot();
+    for at in 0..3 {
+        world.wipe(at).await;
+    }
+    let engine = world.start(&MemoryMedium::new(), super::loss::RECOVER).await.unwrap();
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let last = {
+        let ledger = Ledger::open(end, &world.keys.ledger, OpenMode::ReadWrite, Box::new(StdRng::seed_from_u64(5))).unwrap();
+        ledger.snapshot().unwrap().applied_seq().unwrap().0
+    };
+    let all = ranks(&world).await;
+    let (ground, book, evidence) = (onlooker(&world), ClaimBook::default(), Evidence::nothing());
+    book.survey(&ground, None).await;
+    let chain = chain::find(&ground, &book, &evidence, NOBODY, None).await.unwrap().unwrap();
+    assert_eq!(stretches(&chain)[1], (last - 3, 0, None, Some(last + 1)), "a window of copies");
+    let ruling = chain.stretches.last().unwrap();
+    let copy = async |seq: u64| older_copy(&ground, &book, &evidence, ruling, Seq(seq)).await.unwrap().map(|found| found.manifest);
+    for seq in last - 3..=last {
+        let manifest = copy(seq).await.unwrap();
+        assert_eq!((manifest.position.incarnation, manifest.log.seq), (all[0].1, Seq(seq)));
+    }
+    assert!(copy(last + 1).await.is_none(), "that one it wrote itself");
+    lose(&world, 3..4, all[0], last - 1).await;
+    assert!(copy(last).await.is_none() && copy(last - 1).await.is_some());
+}

@@ -1,0 +1,174 @@
+//! What leaving an account costs, what one pass over it does, and what the log certifies in the end.
+
+use diaspore_block::manifest::BlockKind;
+use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
+
+use super::*;
+use crate::blob::tests::fixture::{Fixture, random};
+use crate::relocate::mover::{Placed, place, record};
+
+const MIB: usize = 1 << 20;
+
+/// Two blobs in blocks of their own and two in commit blocks, settled.
+async fn filled(providers: usize) -> (Fixture, Arc<Shared>) {
+    let fx = Fixture::start(providers).await;
+    for index in 0..4 {
+        fx.put(&[b'a' + index], &random(if index < 2 { 2 * MIB } else { 3000 }, u64::from(index))).await.unwrap();
+    }
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    (fx, shared)
+}
+
+fn id(name: &str) -> ProviderId {
+    ProviderId::new(name).unwrap()
+}
+
+fn planned(shared: &Shared, provider: &ProviderId, dead: bool) -> Evacuated {
+    let domain = shared.fleet.provider(provider).unwrap().domain.clone();
+    plan(shared, provider, &domain, dead).unwrap()
+}
+
+async fn moved(shared: &Arc<Shared>, provider: &ProviderId) -> Vec<Placed> {
+    let mut placed = Vec::new();
+    for entry in at(shared, provider).unwrap() {
+        placed.push(place(shared, &entry, provider, None, false).await.unwrap());
+    }
+    placed
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_planned_by_what_lies_there_and_what_moving_it_takes() {
+    let (fx, shared) = filled(7).await;
+    let p0 = id("p0");
+    let blocks = at(&shared, &p0).unwrap();
+    let (count, k) = (blocks.len() as u64, 3);
+    assert!(count > 2);
+    let object = |entry: &BlockEntry| diaspore_block::geometry::object_len(entry.facts.shard_len).unwrap() as u64;
+    let bytes: u64 = blocks.iter().map(object).sum();
+    let there =
+        fx.stores[0].objects().iter().filter(|(path, _)| path.find('/') == Some(2)).map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    assert_eq!(bytes, there);
+    let report = planned(&shared, &p0, false);
+    assert_eq!((report.provider.as_str(), report.blocks, report.bytes, report.remaining, report.domains), ("p0", count, bytes, count, 6));
+    assert_eq!((report.crowded, report.crowded_log), (0, 0), "two domains more than shards");
+    // Read there, written elsewhere, looked at and read back, and deleted.
+    let cost = report.cost;
+    assert_eq!((cost.writes, cost.reads, cost.deletes, cost.bytes_read, cost.bytes_written), (count, 3 * count, count, 2 * bytes, bytes));
+    // Who is gone gives nothing: k others are read instead, and nothing is deleted.
+    let gone = planned(&shared, &p0, true).cost;
+    let expected = (count, (k + 2) * count, 0, (k + 1) * bytes, bytes);
+    assert_eq!((gone.writes, gone.reads, gone.deletes, gone.bytes_read, gone.bytes_written), expected);
+    fx.stores[0].set_faults(FaultPlan::down());
+    while shared.fleet.health(&p0).unwrap().state != HealthState::Down {
+        let _none = shared.fleet.exists(&p0, "x", Deadline::control()).await;
+    }
+    assert_eq!(planned(&shared, &p0, false).cost, gone, "nor does who is down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_domain_to_spare_data_is_written_anew_and_the_log_waits_for_a_compacted_one() {
+    let (_fx, shared) = filled(5).await;
+    let report = planned(&shared, &id("p0"), false);
+    let blocks = at(&shared, &id("p0")).unwrap();
+    let of_log = blocks.iter().filter(|entry| entry.facts.kind != BlockKind::Bulk).count() as u64;
+    assert_eq!((report.domains, report.crowded, report.crowded_log), (4, blocks.len() as u64, of_log));
+    assert!(of_log > 0 && of_log < report.crowded);
+    // While the account is not being left there is a domain for every shard, for all that anybody knows.
+    let (mut pass, so_far) = (report.clone(), SoFar::default());
+    let (crowded, busy) = one_pass(&shared, &id("p0"), false, (&mut pass, &so_far)).await.unwrap();
+    assert_eq!((crowded.len(), busy, pass.moved_shards, pass.crowded_log), (0, 0, 0, 0), "a narrower block would not be narrower");
+    modes::set(&shared, PrincipalId::NIL, &id("p0"), ProviderMode::Draining, "a test").await.unwrap();
+    let (mut pass, so_far) = (report, SoFar::default());
+    let (crowded, _) = one_pass(&shared, &id("p0"), false, (&mut pass, &so_far)).await.unwrap();
+    let data: BTreeSet<BlockId> = blocks.iter().filter(|entry| entry.facts.kind == BlockKind::Bulk).map(|entry| entry.facts.id).collect();
+    assert_eq!((crowded.into_iter().collect::<BTreeSet<_>>(), pass.crowded_log), (data, of_log));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_moves_what_it_can_and_says_what_others_worked_on() {
+    let (fx, shared) = filled(7).await;
+    let p0 = id("p0");
+    modes::set(&shared, PrincipalId::NIL, &p0, ProviderMode::Draining, "a test").await.unwrap();
+    fx.settle().await;
+    let blocks = at(&shared, &p0).unwrap();
+    let worked_on = shared.settlement.claim(blocks[0].facts.id).unwrap();
+    let (mut report, so_far) = (planned(&shared, &p0, false), SoFar::default());
+    let moving: u64 = blocks[1..].iter().map(|entry| diaspore_block::geometry::object_len(entry.facts.shard_len).unwrap() as u64).sum();
+    let (crowded, busy) = one_pass(&shared, &p0, false, (&mut report, &so_far)).await.unwrap();
+    assert_eq!((crowded.len(), busy), (0, 1));
+    assert_eq!((report.moved_shards, report.moved_bytes, report.crowded_log), (blocks.len() as u64 - 1, moving, 0));
+    assert_eq!(so_far.0.lock().unwrap().as_ref(), Some(&report), "a successor goes on from there");
+    assert_eq!(at(&shared, &p0).unwrap().iter().map(|entry| entry.facts.id).collect::<Vec<_>>(), [blocks[0].facts.id]);
+    assert_eq!(remaining(&shared, &p0).unwrap(), 1);
+    // Not all of it lies elsewhere, so nothing is certified.
+    let seq = || shared.ledger.snapshot().unwrap().applied_seq().unwrap();
+    let before = seq();
+    let open = certify(&shared, &p0, false, report.clone()).await.unwrap();
+    assert_eq!((open.certified, open.remaining, seq()), (false, 1, before));
+    drop(worked_on);
+    let (_, busy) = one_pass(&shared, &p0, false, (&mut report, &so_far)).await.unwrap();
+    assert_eq!((busy, report.moved_shards, remaining(&shared, &p0).unwrap()), (0, blocks.len() as u64, 0));
+    let done = certify(&shared, &p0, false, report).await.unwrap();
+    assert!(done.certified && done.reachable && done.left == done.control, "{done:?}");
+    let (_, said) = shared.ledger.snapshot().unwrap().provider("p0").unwrap().unwrap().evacuated.unwrap();
+    assert_eq!((said.blocks, said.shards, said.bytes, said.left), (done.blocks, done.moved_shards, done.moved_bytes, done.left));
+}
+
+/// A block on its way into the log has a shard there, or may have: the map will say so.
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_remains_as_well() {
+    let (fx, shared) = filled(7).await;
+    let p0 = id("p0");
+    let placed = moved(&shared, &p0).await;
+    record(&shared, placed, &BTreeSet::new()).await.unwrap();
+    assert_eq!(remaining(&shared, &p0).unwrap(), 0);
+    let late = Misbehaviour::Latency { fixed: Duration::from_secs(5), jitter: Duration::ZERO };
+    fx.stores.iter().for_each(|store| store.set_faults(FaultPlan::from(Fault::always(late).on(&[Op::Put]))));
+    let data = random(3000, 9);
+    let keys = [b"e", b"f", b"g", b"h"];
+    let mut puts: futures::stream::FuturesUnordered<_> = keys.iter().map(|key| fx.put(*key, &data)).collect();
+    let wait = tokio::time::timeout(Duration::from_secs(1), puts.next()).await;
+    assert!(wait.is_err() && at(&shared, &p0).unwrap().is_empty());
+    let underway = shared.settlement.underway_at(&p0);
+    assert!(underway > 0);
+    assert_eq!(remaining(&shared, &p0).unwrap(), underway);
+}
+
+/// Shards that the map places elsewhere are deleted there; whatever else is listed is counted.
+#[tokio::test(start_paused = true)]
+async fn what_is_listed_and_lies_elsewhere_is_deleted() {
+    let (fx, shared) = filled(7).await;
+    let p0 = id("p0");
+    let shards = || fx.stores[0].objects().iter().filter(|(path, _)| path.find('/') == Some(2)).count() as u64;
+    let before = shards();
+    let mut placed = moved(&shared, &p0).await;
+    let kept = placed.pop().unwrap();
+    let moved = placed.len() as u64;
+    // The record is in the log, and nobody came to delete anything.
+    record(&shared, placed, &BTreeSet::from([p0.clone()])).await.unwrap();
+    drop(kept);
+    assert_eq!(shards(), before);
+    fx.stores[0].tamper("letter.txt", Some(bytes::Bytes::from_static(b"hello")));
+    let mut report = Evacuated::default();
+    clean(&shared, &p0, &mut report).await.unwrap();
+    assert_eq!(shards(), before - moved, "what the map places here stays");
+    assert_eq!((report.left, report.foreign, report.reachable), (report.control + 1, 1, true));
+    assert!(report.control > 0);
+    fx.stores[0].set_faults(FaultPlan::down());
+    clean(&shared, &p0, &mut report).await.unwrap();
+    assert!(!report.reachable);
+}
+
+#[test]
+fn an_errand_that_goes_on_reports_all_of_it() {
+    let so_far = SoFar::default();
+    let begun = Evacuated { blocks: 9, bytes: 90, remaining: 9, domains: 6, crowded: 2, ..Evacuated::default() };
+    assert_eq!(so_far.begin(begun.clone()), begun);
+    let noted = Evacuated { moved_shards: 5, moved_bytes: 50, rewritten: 1, remaining: 4, crowded_log: 3, ..begun };
+    so_far.note(&noted);
+    let again = Evacuated { blocks: 4, bytes: 40, remaining: 4, domains: 5, ..Evacuated::default() };
+    let resumed = so_far.begin(again);
+    assert_eq!(resumed, Evacuated { remaining: 4, domains: 5, crowded_log: 0, ..noted });
+    assert_eq!(so_far.begin(Evacuated::default()).blocks, 9, "and once more");
+}
