@@ -1,5 +1,7 @@
 //! What a compacted log is made of, and what it waits for.
 
+use diaspore_block::record::ProviderMode;
+use diaspore_policy::ProviderId;
 use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 
 use super::*;

@@ -132,6 +132,8 @@ async fn who_does_not_answer_is_asked_a_few_times_and_not_for_the_rest_of_a_batc
     let asked = fx.stores[0].requests(Op::Delete) - before;
     assert!(asked > 0 && asked < blobs, "{asked} of {blobs}");
     fx.stores[0].set_faults(FaultPlan::honest());
+    // Until it is trusted again.
+    tokio::time::sleep(HOUR).await;
     assert_eq!(fx.swept(Duration::ZERO).await.blocks, blobs);
 }
 

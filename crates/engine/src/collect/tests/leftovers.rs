@@ -55,33 +55,33 @@ async fn every_object_is_counted_once_as_what_it_is() {
 async fn what_a_dead_incarnation_left_goes_a_grace_time_after_it_was_superseded() {
     let fx = Fixture::start(5).await;
     let ([own, other], bytes) = fx.landed_late().await;
-    let day = Duration::from_hours(24);
+    let grace = Duration::from_hours(6);
     let found = fx.at_account("p0", Duration::ZERO).await;
     assert_eq!((found.pending, found.orphans, found.foreign), (1, 0, 0), "who wrote it still writes");
-    tokio::time::sleep(2 * day).await;
+    tokio::time::sleep(Duration::from_hours(48)).await;
     let mut fx = fx.restart().await;
     fx.settle().await;
-    for hours in [0, 12, 11] {
+    for hours in [0, 3, 2] {
         tokio::time::sleep(Duration::from_hours(hours)).await;
         // Starting again makes it no younger.
         fx = fx.restart().await;
         fx.settle().await;
-        let found = fx.at_account("p0", day).await;
+        let found = fx.at_account("p0", grace).await;
         assert_eq!((found.pending, found.orphans, found.orphan_bytes, found.deleted), (0, 1, bytes, 0));
         assert!(found.listed && found.whole && fx.stores[0].peek(&own).is_some());
     }
     // A copy that is not sealed for its place is somebody else's work.
-    let found = fx.at_account("p1", day).await;
+    let found = fx.at_account("p1", grace).await;
     assert_eq!((found.orphans, found.foreign, found.foreign_bytes), (0, 1, bytes));
     tokio::time::sleep(Duration::from_hours(2)).await;
     fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Denied).on(&[Op::Delete])));
-    let found = fx.at_account("p0", day).await;
+    let found = fx.at_account("p0", grace).await;
     assert_eq!((found.orphans, found.deleted), (1, 0), "it was not taken back");
     fx.stores[0].set_faults(FaultPlan::honest());
-    let found = fx.at_account("p0", day).await;
+    let found = fx.at_account("p0", grace).await;
     assert_eq!((found.orphans, found.orphan_bytes, found.deleted), (1, bytes, 1));
     assert!(fx.stores[0].peek(&own).is_none() && fx.stores[1].peek(&other).is_some());
-    assert_eq!(fx.at_account("p0", day).await.orphans, 0);
+    assert_eq!(fx.at_account("p0", grace).await.orphans, 0);
 }
 
 #[test]
@@ -108,8 +108,9 @@ async fn a_block_stays_for_any_reason_to_doubt_what_its_chunks_are_read_from() {
     let read_from = fx.block_of(b"one");
     let (heirs, older): (Vec<_>, Vec<_>) = bulk.into_iter().partition(|entry| read_from.contains(&entry.facts.id));
     let ([heir], [older]) = (heirs.as_slice(), older.as_slice()) else { panic!("{} {}", heirs.len(), older.len()) };
+    let at_first = view();
     let stays = async |marks: Option<&Marks>| {
-        let (goes, stay) = provided_for(&shared, &view(), marks, vec![older.facts.id]).await.unwrap();
+        let (goes, stay) = provided_for(&shared, &at_first, marks, vec![older.facts.id]).await.unwrap();
         assert_eq!(goes.len() as u64 + stay, 1);
         stay == 1
     };
