@@ -128,7 +128,7 @@ async fn commit_blocks_are_needed_until_two_compacted_logs_count() {
     assert_eq!((fx.floor(), fx.last().counts), (Seq(0), true), "one is not enough");
     fx.compacted(b"b").await;
     assert_eq!(fx.floor(), Seq(first.covers));
-    let (newest, counted) = (Seq(fx.last().covers), |seq: Seq| shared.checkpoints.state().announced.get(&seq).unwrap().len());
+    let (newest, counted) = (Seq(fx.last().covers), |seq: Seq| shared.checkpoints.state().announced[&seq].len());
     assert_eq!((counted(newest), counted(Seq(first.covers))), (5, 5));
     // f is 2: two holders may both be gone or lying, three may not.
     let told = |seq: Seq, count: usize| {
@@ -235,8 +235,8 @@ async fn an_old_head_goes_only_when_both_that_follow_count() {
     assert_eq!((0..5).map(|at| fx.heads(at).len()).collect::<Vec<_>>(), [2; 5]);
     assert!((0..5).all(|at| fx.stores[at].peek(&oldest[at].0).is_none()));
     // It lands once more, late; and three of five lose the newest, and take nothing.
-    for at in 0..5 {
-        fx.stores[at].tamper(&oldest[at].0, Some(oldest[at].1.clone()));
+    for (store, (path, bytes)) in fx.stores.iter().zip(&oldest) {
+        store.tamper(path, Some(bytes.clone()));
     }
     for at in 0..3 {
         fx.stores[at].tamper(&fx.newest_head(at), None);

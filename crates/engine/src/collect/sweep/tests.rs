@@ -2,7 +2,7 @@
 
 use diaspore_block::id::{Seq, Timestamp};
 use diaspore_block::record::CondemnReason;
-use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
+use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 
 use super::*;
 use crate::api::Precondition;
@@ -63,7 +63,7 @@ async fn a_block_goes_when_its_grace_time_is_over_and_nobody_needs_or_moves_it()
         reason: CondemnReason::Dead,
     };
     let due = |ago| is_due(&shared, &condemned(ago, 1), HOUR);
-    assert!(!due(Duration::ZERO) && !due(HOUR - Duration::from_millis(1)) && due(HOUR) && due(2 * HOUR));
+    assert!(!due(Duration::ZERO) && !due(Duration::from_millis(3_599_999)) && due(HOUR) && due(2 * HOUR));
     assert!(is_due(&shared, &condemned(Duration::ZERO, 1), Duration::ZERO), "without a grace time it goes at once");
     // A read that began before it was condemned.
     let reading = shared.keep.lease(Seq(5));
@@ -167,5 +167,4 @@ async fn deleting_is_spread_over_time_unless_somebody_waits_for_it() {
     assert_eq!(swept.blocks, 6);
     // A deletion and a look at five providers for each of six blocks, less what was saved up.
     assert!(begun.elapsed() >= Duration::from_secs(20), "{:?}", begun.elapsed());
-    assert!(fx.stores.iter().map(HostileStore::objects).flatten().count() > 0);
 }
