@@ -116,7 +116,15 @@ fn plan(ground: &Ground, all: usize, healthy: usize) -> Result<GeometryPlan, Err
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use diaspore_block::record::ProviderMode;
+    use diaspore_policy::{ProviderId, ProviderSpec};
+    use diaspore_provider::{Deadline, Fleet, FleetOptions};
+    use diaspore_testkit::FaultPlan;
+
     use super::*;
+    use crate::blob::tests::fixture::Fixture;
 
     #[test]
     fn a_layout_is_served_by_k_plus_one_of_its_own_domains() {
@@ -126,5 +134,29 @@ mod tests {
         assert!(!layout.is_served_by(&domains(&["a", "b", "x", "y"])));
         assert_eq!(layout.shortfall(&domains(&["a", "b", "c"])), None);
         assert!(layout.is_served_by(&domains(&["a", "b", "c"])));
+    }
+    /// Six accounts: one without weight, one that is being left, one in quarantine, one that is down.
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_shards_is_a_matter_of_weight_and_mode_and_for_new_ones_of_health() {
+        let fx = Fixture::start(6).await;
+        let shared = fx.engine.shared();
+        let id = |at: usize| ProviderId::new(&format!("p{at}")).unwrap();
+        for (at, mode) in [(1, ProviderMode::Draining), (2, ProviderMode::Quarantined)] {
+            crate::modes::set(&shared, diaspore_block::id::PrincipalId::NIL, &id(at), mode, "a test").await.unwrap();
+        }
+        let mut ground = shared.ground.clone();
+        let store = |at: usize| {
+            let weight = if at == 0 { 0 } else { 100 };
+            (ProviderSpec { weight, ..ProviderSpec::memory(id(at)) }, Arc::new(fx.stores[at].clone()) as _)
+        };
+        ground.fleet = Fleet::from_stores((0..6).map(store).collect(), FleetOptions::default());
+        fx.stores[3].set_faults(FaultPlan::down());
+        while ground.fleet.health(&id(3)).unwrap().state != HealthState::Down {
+            let _none = ground.fleet.exists(&id(3), "x", Deadline::control()).await;
+        }
+        let domains = |of: &[usize]| of.iter().map(|at| ground.fleet.provider(&id(*at)).unwrap().domain.clone()).collect::<BTreeSet<_>>();
+        assert_eq!(admitted(&ground), domains(&[1, 2, 3, 4, 5]));
+        assert_eq!(usable(&ground), domains(&[3, 4, 5]));
+        assert_eq!(healthy(&ground), domains(&[4, 5]));
     }
 }

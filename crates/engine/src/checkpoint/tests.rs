@@ -264,7 +264,7 @@ async fn heads_are_found_newest_first_with_the_highest_mark_that_any_of_them_bea
     fx.stores[4].set_faults(full());
     fx.put(b"c", &random(3000, 9)).await.unwrap();
     fx.put(b"d", &random(3000, 10)).await.unwrap();
-    fx.stores[0].tamper(&fx.newest_head(0), None);
+    fx.stores[3].tamper(&fx.newest_head(3), None);
     assert_eq!(heads::announce(&shared).await.unwrap(), 5);
     let (applied, settled) = (fx.view().applied_seq().unwrap(), shared.settlement.settled_through());
     assert!(before < applied && settled < applied);

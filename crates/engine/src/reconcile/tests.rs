@@ -377,6 +377,7 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
 mod attempts;
 mod chains;
 mod ends;
+mod gates;
 mod ledgers;
 pub(super) mod left;
 pub(super) mod loss;

@@ -133,3 +133,6 @@ fn plan(shared: &Shared, counts: &BTreeMap<ProviderId, u64>) -> Result<Vec<Trans
     })?;
     Ok(transfers)
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,35 @@ async fn a_dry_run_puts_no_collection_off() {
     assert!(state.running.is_none() && state.ended == Some(3) && state.outcome.is_none() && state.error.is_some());
     assert_eq!(begin(&shared, NOW).unwrap_err().kind, ErrorKind::ReadOnly);
 }
+
+/// A block that is repaired or moved just now is left to those who do that.
+#[tokio::test(start_paused = true)]
+async fn nothing_that_somebody_works_on_is_chosen() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"goes", &random(2 * MIB, 5)).await.unwrap();
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    let block = *fx.block_of(b"goes").first().unwrap();
+    fx.gone(b"goes").await;
+    fx.settle().await;
+    let dry = Asked { dry_run: true, ..NOW };
+    let free = fx.collect(dry).await;
+    assert_eq!((free.dead_blocks, free.condemned_blocks, free.cost.deletes), (1, 0, 5));
+    let claim = shared.settlement.claim(block).unwrap();
+    let busy = fx.collect(dry).await;
+    assert_eq!((busy.dead_blocks, busy.blocks, busy.cost.deletes), (0, free.blocks - 1, 0));
+    assert_eq!(free.held_bytes - busy.held_bytes, free.held_bytes - free.live_bytes);
+    drop(claim);
+    // What earlier collections left to delete is part of the price.
+    let left = fx.collect(Asked::default()).await;
+    assert_eq!((left.condemned_blocks, left.swept.waiting), (1, 1));
+    let again = fx.collect(dry).await;
+    assert_eq!((again.dead_blocks, again.blocks, again.cost.deletes), (0, free.blocks - 1, 5));
+}
+
+#[test]
+fn a_long_listing_is_priced_page_by_page_and_folder_by_folder() {
+    assert_eq!([0, 999, 1000, 49_999].map(inventory::requests), [1, 1, 2, 50]);
+    // The pages that find out that there are too many, then a page that is not full for each folder and control prefix.
+    assert_eq!([50_000, 1_000_000].map(inventory::requests), [51 + 50 + 259, 1001 + 50 + 259]);
+}

@@ -229,3 +229,40 @@ async fn the_first_copy_of_what_was_carried_over_stands_in_for_it() {
     lose(&world, 3..4, all[0], last - 1).await;
     assert!(copy(last).await.is_none() && copy(last - 1).await.is_some());
 }
+
+/// A life of two blocks was carried over whole, its decision included. What became of the first copies changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_was_carried_over_is_known_from_its_copy() {
+    let mut world = World::new();
+    let disk = super::loss::written(&mut world, 6).await.snapshot();
+    let engine = world.start(&disk, Mode::Start).await.unwrap();
+    fill(&engine, &world, 6..7).await;
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    for at in 0..3 {
+        world.wipe(at).await;
+    }
+    let engine = world.start(&MemoryMedium::new(), super::loss::RECOVER).await.unwrap();
+    engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+    crash(engine);
+    let all = ranks(&world).await;
+    // Six buckets end at 8, the second life is 9 and 10, and both of these are carried over by the third.
+    let whole = |chain: &Chain| {
+        assert_eq!(stretches(chain), [(1, 0, Some(8), None), (9, 0, None, Some(11))]);
+        assert_eq!(chain.ends, [(all[1].1, Seq(10)), (all[0].1, Seq(8))]);
+        assert_eq!((chain.ruling, chain.passed_over.len()), (Some(all[2]), 0));
+    };
+    whole(&found(&world, None).await.unwrap().unwrap());
+    for counter in 0..2 {
+        lose(&world, 3..6, all[1], counter).await;
+    }
+    whole(&found(&world, None).await.unwrap().unwrap());
+    // Disks that stand in the first life, at its end, and among what was copied; then those that hold more than was decided.
+    let at = |life: usize, seq, counter| Some(Local { seq: Seq(seq), incarnation: all[life].1, counter: Counter(counter) });
+    assert_eq!(stretches(&found(&world, at(0, 5, 4)).await.unwrap().unwrap()), [(1, 5, Some(8), None), (9, 0, None, Some(11))]);
+    assert_eq!(stretches(&found(&world, at(0, 8, 7)).await.unwrap().unwrap()), [(9, 0, None, Some(11))]);
+    assert_eq!(stretches(&found(&world, at(1, 9, 0)).await.unwrap().unwrap()), [(9, 1, None, Some(11))]);
+    for beyond in [at(0, 9, 8), at(1, 11, 2)] {
+        assert!(found(&world, beyond).await.unwrap_err().message.contains("fork"));
+    }
+}

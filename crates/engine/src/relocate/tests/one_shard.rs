@@ -171,7 +171,7 @@ async fn who_shows_something_else_or_nothing_gets_none() {
 async fn a_shard_too_many_gives_way_only_if_its_home_shows_it_now() {
     let one = One::at(6).await;
     let free = &one.free[0];
-    drop(one.move_from(&one.homes[1]).await.unwrap());
+    drop(one.move_from(&one.homes[3]).await.unwrap());
     let surplus = one.shows(free).unwrap();
     let placed = one.move_from(&one.homes[0]).await.unwrap();
     assert_eq!((&placed.to, placed.shard), (free, 0));
