@@ -121,20 +121,3 @@ async fn nothing_is_said_in_the_log_before_all_of_it_is_settled() {
         assert_eq!(fx.engine.checkpoint_state().outcome.unwrap().heads, 5);
     }
 }
-
-/// Whoever waits for it does not wait for the next look at what lacks shards.
-#[tokio::test(start_paused = true)]
-async fn settling_is_hurried_when_a_checkpoint_waits() {
-    let fx = Fixture::start(5).await;
-    let shared = fx.engine.shared();
-    fx.stores[4].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Put])));
-    let put = fx.put(b"a", &random(3000, 1)).await.unwrap();
-    // Its pauses have become long by now.
-    tokio::time::sleep(Duration::from_mins(20)).await;
-    assert!(shared.settlement.settled_through() < put.seq);
-    fx.stores[4].set_faults(FaultPlan::honest());
-    let begun = tokio::time::Instant::now();
-    settled(&shared, put.seq).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert!(shared.ledger.snapshot().unwrap().settled_through().unwrap() >= put.seq);
-}
