@@ -104,7 +104,7 @@ async fn trouble_is_told_apart_and_who_was_seen_clean_is_not_asked_again() {
     fx.condemned(2).await;
     fx.stores[0].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Delete])));
     fx.stores[1].set_faults(FaultPlan::from(Fault::always(Misbehaviour::DroppedWrite).on(&[Op::Delete])));
-    fx.stores[2].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Head])));
+    fx.stores[2].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get, Op::Head])));
     let swept = fx.swept(Duration::ZERO).await;
     let of = |counts: &BTreeMap<String, u64>| counts.iter().map(|(id, count)| (id.clone(), *count)).collect::<Vec<_>>();
     assert_eq!((swept.blocks, swept.bytes, swept.waiting), (0, 0, 2));

@@ -16,6 +16,7 @@ async fn filled(providers: usize) -> (Fixture, Arc<Shared>) {
         fx.put(&[b'a' + index], &random(if index < 2 { 2 * MIB } else { 3000 }, u64::from(index))).await.unwrap();
     }
     fx.settle().await;
+    fx.engine.spread_keyring(&diaspore_block::key::MasterKey::from_bytes([9; 32])).await.unwrap();
     let shared = fx.engine.shared();
     (fx, shared)
 }
