@@ -3,6 +3,7 @@
 
 pub(crate) mod base;
 mod chain;
+mod copies;
 mod decide;
 pub(crate) mod loss;
 pub(crate) mod position;

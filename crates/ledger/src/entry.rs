@@ -43,6 +43,8 @@ pub enum JournalEntry {
     },
     /// A step of installing a state that a compacted log holds.
     Base(BaseStep),
+    /// A later writer wrote an applied block again: where it is read from, and looked after, from here on.
+    Copied(Box<AppliedBlock>),
 }
 
 /// Installing a state in place of what is there: its rows come between a beginning and an end.
@@ -82,6 +84,7 @@ impl std::fmt::Debug for JournalEntry {
             Self::Keyring(_) => "JournalEntry::Keyring(redacted)",
             Self::Migrated { .. } => "JournalEntry::Migrated",
             Self::Base(_) => "JournalEntry::Base(redacted)",
+            Self::Copied(_) => "JournalEntry::Copied(redacted)",
         })
     }
 }
@@ -197,6 +200,7 @@ const MIGRATED: u8 = 8;
 const BASE_BEGIN: u8 = 9;
 const BASE_ROWS: u8 = 10;
 const BASE_END: u8 = 11;
+const COPIED: u8 = 12;
 
 /// The encoding of an applied block.
 pub(crate) fn encode_applied(block: &AppliedBlock) -> Vec<u8> {
@@ -259,6 +263,10 @@ impl JournalEntry {
                 covers.put(&mut out);
                 log.put(&mut out);
             }
+            Self::Copied(block) => {
+                out.push(COPIED);
+                block.put(&mut out);
+            }
         }
         out
     }
@@ -276,6 +284,7 @@ fn decode_parts(reader: &mut Reader<'_>) -> diaspore_block::Result<Entry> {
         BASE_BEGIN => JournalEntry::Base(BaseStep::Begin),
         BASE_ROWS => JournalEntry::Base(BaseStep::Rows(Bytes::copy_from_slice(reader.take(reader.remaining())?))),
         BASE_END => JournalEntry::Base(BaseStep::End { covers: reader.value()?, log: reader.value()? }),
+        COPIED => JournalEntry::Copied(Box::new(reader.value()?)),
         BLOCK => {
             let (seq, incarnation, counter) = (reader.value()?, reader.value()?, reader.value()?);
             let (attempt, block) = (reader.value()?, reader.value()?);

@@ -20,6 +20,7 @@ use crate::merkle;
 use crate::snapshot::{decode, joined, meta};
 use crate::state::{Changes, Table};
 
+mod copied;
 mod kept;
 use kept::Kept;
 
@@ -92,6 +93,7 @@ pub(crate) fn note(changes: &mut Changes<'_>, note: &JournalEntry) -> Result<()>
         JournalEntry::Keyring(copy) => write(changes, Table::Meta, meta::KEYRING, copy),
         JournalEntry::Migrated { from, to } => migrated(changes, *from, *to, None)?,
         JournalEntry::Base(step) => base::step(changes, step)?,
+        JournalEntry::Copied(block) => copied::take(changes, block)?,
         JournalEntry::Block(_) | JournalEntry::Released(_) | JournalEntry::Dropped { .. } => {
             return Err(LedgerError::corrupt("the log stream has a foreign entry"));
         }
@@ -398,6 +400,12 @@ impl Transition<'_, '_> {
         for chunk in chunks {
             self.chunk_added(facts, chunk)?;
         }
+        self.block_listed(facts, chunks);
+        Ok(())
+    }
+
+    /// The rows of a block, but for those of its chunks.
+    fn block_listed(&mut self, facts: &BlockFacts, chunks: &[ChunkEntry]) {
         if !chunks.is_empty() {
             let contents: Vec<(BucketId, ChunkId)> = chunks.iter().map(|chunk| (chunk.bucket, chunk.id)).collect();
             write(self.changes, Table::Contents, facts.id.as_bytes(), &contents);
@@ -419,7 +427,6 @@ impl Transition<'_, '_> {
         self.totals.stored_bytes += shard_bytes(facts);
         let entry = BlockEntry { seq: self.block.seq, time: self.time, settled, facts: facts.clone() };
         write(self.changes, Table::Blocks, facts.id.as_bytes(), &entry);
-        Ok(())
     }
 
     /// A chunk that is stored again is read from its newest place: whoever stored it again had a reason.

@@ -147,6 +147,17 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         };
         if let Some(local) = at_home {
             chain.ruling = Some(rank);
+            // In the midst of what it carried over: the decision that says where the one before ended is not in the ledger yet.
+            if !knows_decision(ground, rank.1)? {
+                match beginning(ground, evidence, &subject).await? {
+                    Beginning::Decided(start) => {
+                        let before = start.decision.predecessor;
+                        chain.ends.extend(before.map(|(predecessor, _)| (predecessor, start.decision.last_valid)));
+                    }
+                    Beginning::PassedOver(_) => (),
+                    Beginning::Undetermined(why) => return Ok(Err(why)),
+                }
+            }
             let base = local.seq.0.saturating_sub(local.counter.0);
             chain.stretches.push(Stretch { subject, from: local.counter.next(), through: None, base, carried: None });
             return Ok(Ok(chain));
@@ -174,6 +185,11 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         };
     };
     walk_back(ground, book, evidence, local, chain, newest).await
+}
+
+fn knows_decision(ground: &Ground, incarnation: IncarnationId) -> Result<bool, Error> {
+    let known = ground.ledger.snapshot().and_then(|view| view.chain()).map_err(crate::namespace::local)?;
+    Ok(known.iter().any(|entry| entry.incarnation == incarnation))
 }
 
 /// Keeps in mind what a decision says about everything later.
@@ -322,6 +338,24 @@ async fn join_local(
     Ok(chain)
 }
 
+/// The decision of `writer` among what the stretch's incarnation carried over.
+async fn carried_decision(
+    ground: &Ground,
+    evidence: &Evidence,
+    stretch: &Stretch,
+    writer: IncarnationId,
+) -> Result<Option<Decision>, Error> {
+    let Some((_, below)) = stretch.carried else { return Ok(None) };
+    for counter in 0..below.0.saturating_sub(stretch.base) {
+        if let Verdict::Readable(found) = evidence.judge(ground, &stretch.subject, Counter(counter), Care::Replay).await?
+            && let Some((_, decision)) = decision_in(ground, &found)?.filter(|(whose, _)| *whose == writer)
+        {
+            return Ok(Some(decision));
+        }
+    }
+    Ok(None)
+}
+
 /// The block at `seq` as a predecessor of the stretch wrote it, when the copy that was carried over cannot be read: the record
 /// lists are identical.
 pub(super) async fn older_copy(
@@ -334,7 +368,14 @@ pub(super) async fn older_copy(
     let mut carried = stretch.carried;
     while let Some((rank, _)) = carried.filter(|(_, below)| seq < *below) {
         let subject = decided_subject(ground, book, rank).await;
-        let Beginning::Decided(start) = beginning(ground, evidence, &subject).await? else { return Ok(None) };
+        let start = match beginning(ground, evidence, &subject).await? {
+            Beginning::Decided(start) => *start,
+            // Its own blocks may be no part of the log any more: the decision is then among what was carried over.
+            Beginning::PassedOver(_) | Beginning::Undetermined(_) => match carried_decision(ground, evidence, stretch, rank.1).await? {
+                Some(decision) => Start { first: first_of(&decision), decision, carried: BTreeMap::new() },
+                None => return Ok(None),
+            },
+        };
         if let Some(counter) = seq.0.checked_sub(start.first.0)
             && let Verdict::Readable(found) = evidence.judge(ground, &subject, Counter(counter), Care::Tail).await?
         {

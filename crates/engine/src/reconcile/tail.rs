@@ -7,6 +7,7 @@ use diaspore_ledger::LedgerError;
 use futures::stream::{self, StreamExt};
 
 use super::chain::{Chain, Outcome, Stretch, older_copy, refused};
+use super::copies;
 use super::loss::missing;
 use super::position::{Care, Evidence, Found, Verdict};
 use crate::api::Error;
@@ -45,6 +46,9 @@ pub(super) async fn read(
     (have, witnessed): (Seq, Seq),
 ) -> Outcome<End> {
     let mut marks = witnessed.max(chain.marks);
+    if let Some(oldest) = chain.stretches.first() {
+        copies::take(ground, evidence, oldest, have).await?;
+    }
     let Some((ruling, older)) = chain.stretches.split_last() else {
         check_marks(marks, have)?;
         return Ok(Ok(End { last: have, ..End::default() }));

@@ -265,6 +265,68 @@ fn a_condemned_block_is_forgotten_by_chunks_and_by_those_who_wait_for_it() {
     assert_eq!(totals.stored_bytes, before.totals().unwrap().stored_bytes);
 }
 
+/// A later writer wrote block 2 again. What the map has is then its copy, however often that is noted and however the view is made anew; what
+/// is read from elsewhere since stays there.
+#[test]
+fn a_copy_takes_the_place_of_what_was_first_written() {
+    let medium = MemoryMedium::new();
+    let ledger = open(medium.clone(), 1).unwrap();
+    let second = || applied(2, vec![], vec![chunk_entry(1, 1), chunk_entry(1, 2)]);
+    ledger.apply(&applied(1, vec![tenant_created(), bucket_created(1)], vec![])).unwrap();
+    ledger.apply(&second()).unwrap();
+    // Chunk 2 was stored again since.
+    ledger.apply(&applied(3, vec![bulk(7, 1, 2, 5)], vec![])).unwrap();
+    let before = ledger.snapshot().unwrap();
+    let copy = |seq: u64, acked: u8| {
+        let mut block = if seq == 2 { second() } else { applied(seq, vec![], vec![]) };
+        block.facts.id = block_id(100 + seq);
+        block.facts.incarnation = IncarnationId::from_bytes([2; 16]);
+        (block.facts.counter, block.facts.placements) = (diaspore_block::id::Counter(0), placements(acked));
+        JournalEntry::Copied(Box::new(block))
+    };
+    for _ in 0..2 {
+        ledger.append(copy(2, 3)).unwrap();
+        ledger.append(copy(9, 5)).unwrap();
+    }
+    ledger.sync().unwrap();
+    let check = |ledger: &crate::Ledger| {
+        let view = ledger.snapshot().unwrap();
+        let entry = view.commit_block(Seq(2)).unwrap().unwrap();
+        assert_eq!((entry.facts.id, entry.seq, entry.settled), (block_id(102), Seq(2), false));
+        assert!(view.block(block_id(2)).unwrap().is_none());
+        assert_eq!(view.contents(block_id(102)).unwrap(), [(bucket(1), chunk(1)), (bucket(1), chunk(2))]);
+        assert!(view.contents(block_id(2)).unwrap().is_empty());
+        let places = [1, 2].map(|number| view.chunk(bucket(1), &chunk(number)).unwrap().unwrap().block);
+        assert_eq!(places, [block_id(102), bulk_id(7)]);
+        let waiting: Vec<BlockId> = view.unsettled(9).unwrap().into_iter().map(|entry| entry.facts.id).collect();
+        assert!(waiting.contains(&block_id(102)) && !waiting.contains(&block_id(2)), "{waiting:?}");
+        assert_eq!(view.totals().unwrap(), before.totals().unwrap());
+        assert_eq!(view.applied_seq().unwrap(), Seq(3));
+        assert!(ledger.integrity().unwrap().is_sound());
+    };
+    check(&ledger);
+    drop(ledger);
+    medium.replace("view", Vec::new());
+    check(&open(medium, 2).unwrap());
+}
+
+#[test]
+fn what_is_condemned_or_gone_is_not_brought_back_by_a_copy() {
+    let ledger = ledger_of(vec![vec![compacted(1)], vec![compacted(3)]]);
+    ledger.apply(&applied(4, vec![condemn(&[block_id(1), block_id(2)])], vec![])).unwrap();
+    let mut copy = applied(1, vec![], vec![]);
+    copy.facts.id = block_id(101);
+    for erased in [false, true] {
+        if erased {
+            ledger.apply(&applied(5, vec![erase(&[block_id(1)])], vec![])).unwrap();
+        }
+        ledger.append(JournalEntry::Copied(Box::new(copy.clone()))).unwrap();
+        let view = ledger.snapshot().unwrap();
+        assert!(view.block(block_id(101)).unwrap().is_none());
+        assert_eq!(view.commit_block(Seq(1)).unwrap().is_none(), erased);
+    }
+}
+
 /// Bytes of the shards of one block of the fixture.
 fn shards_of_one() -> u64 {
     let facts = crate::fixture::facts(1);
