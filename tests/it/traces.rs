@@ -236,6 +236,10 @@ async fn stepped_down(world: &Deployment, down: &[usize]) {
     for &provider in down {
         world.stores[provider].set_faults(FaultPlan::down());
     }
+    wait_for_a_narrower_layout(world).await;
+}
+
+async fn wait_for_a_narrower_layout(world: &Deployment) {
     let before = engine(world).status().epoch;
     let caller = world.caller().await.unwrap();
     for attempt in 0..60 {
@@ -254,40 +258,58 @@ async fn stepped_down(world: &Deployment, down: &[usize]) {
 #[test]
 fn a_service_steps_down_and_up_again() {
     on_paused_clock(async {
-        let (mut world, caller) = deployment_under("low-overhead", 10).await;
-        put(&engine(&world), &caller, "before", "full").await.unwrap();
-        engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
-        stepped_down(&world, &[1, 2]).await;
-        assert_eq!(get(&engine(&world), &caller, "before").await.unwrap(), b"full");
-        put(&engine(&world), &caller, "during", "narrow").await.unwrap();
-        let narrow = engine(&world).status().epoch;
-        // A restart with the two still down decides by itself: their silence says nothing about the narrow incarnation.
-        world.crash(DiskFate::Lost);
-        world.start(false).await.unwrap();
-        assert_eq!(engine(&world).status().state, "active");
-        assert_eq!(get(&engine(&world), &caller, "during").await.unwrap(), b"narrow");
-        world.heal();
-        let mut full = engine(&world).status().epoch;
-        for _ in 0..120 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            full = engine(&world).status().epoch;
-            if full > narrow + 1 {
-                break;
-            }
-        }
-        assert!(full > narrow + 1, "the full layout was not taken up again");
-        put(&engine(&world), &caller, "after", "full again").await.unwrap();
-        let settled = engine(&world).settle_wait(Duration::from_mins(2)).await.unwrap();
-        assert_eq!(settled.unsettled_blocks, 0);
-        world.crash(DiskFate::Lost);
-        for lost in [0, 3] {
-            world.stores[lost].lose_everything();
-        }
-        world.start(false).await.unwrap();
-        for (key, text) in [("before", "full"), ("during", "narrow"), ("after", "full again")] {
-            assert_eq!(get(&engine(&world), &caller, key).await.unwrap(), text.as_bytes());
-        }
+        steps_down_and_up(&FaultPlan::down()).await;
     });
+}
+
+/// The same with two accounts over their quota, or under a key that may only read: they answer every question and take nothing. The
+/// restart in between finds out only by its claim, which they list and do not take.
+#[test]
+fn a_service_steps_down_from_accounts_that_refuse_writes() {
+    for what in [Misbehaviour::Full, Misbehaviour::Denied, Misbehaviour::ErrorBefore] {
+        on_paused_clock(async move {
+            steps_down_and_up(&FaultPlan::from(Fault::always(what).on(&[Op::Put]))).await;
+        });
+    }
+}
+
+async fn steps_down_and_up(plan: &FaultPlan) {
+    let (mut world, caller) = deployment_under("low-overhead", 10).await;
+    put(&engine(&world), &caller, "before", "full").await.unwrap();
+    engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+    for refusing in [1, 2] {
+        world.stores[refusing].set_faults(plan.clone());
+    }
+    wait_for_a_narrower_layout(&world).await;
+    assert_eq!(get(&engine(&world), &caller, "before").await.unwrap(), b"full");
+    put(&engine(&world), &caller, "during", "narrow").await.unwrap();
+    let narrow = engine(&world).status().epoch;
+    // A restart with the two still down decides by itself: their silence says nothing about the narrow incarnation.
+    world.crash(DiskFate::Lost);
+    world.start(false).await.unwrap();
+    assert_eq!(engine(&world).status().state, "active");
+    assert_eq!(get(&engine(&world), &caller, "during").await.unwrap(), b"narrow");
+    world.heal();
+    let mut full = engine(&world).status().epoch;
+    for _ in 0..120 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        full = engine(&world).status().epoch;
+        if full > narrow + 1 {
+            break;
+        }
+    }
+    assert!(full > narrow + 1, "the full layout was not taken up again");
+    put(&engine(&world), &caller, "after", "full again").await.unwrap();
+    let settled = engine(&world).settle_wait(Duration::from_mins(2)).await.unwrap();
+    assert_eq!(settled.unsettled_blocks, 0);
+    world.crash(DiskFate::Lost);
+    for lost in [0, 3] {
+        world.stores[lost].lose_everything();
+    }
+    world.start(false).await.unwrap();
+    for (key, text) in [("before", "full"), ("during", "narrow"), ("after", "full again")] {
+        assert_eq!(get(&engine(&world), &caller, key).await.unwrap(), text.as_bytes());
+    }
 }
 
 /// A start that cannot decide tries again as domains come back, without being started anew.

@@ -521,7 +521,7 @@ pub struct ProviderStatus {
     pub id: String,
     /// Failure domain.
     pub domain: String,
-    /// `healthy`, `suspect` or `down`.
+    /// `healthy`, `suspect`, `read-only` (it answers and refuses writes) or `down`.
     pub state: String,
     /// Smoothed request latency, milliseconds.
     pub latency_ms: f64,

@@ -61,7 +61,7 @@ impl Layout {
         Err(Error::new(
             ErrorKind::TooFewDomains,
             format!(
-                "not accepted: {answering} of {of} failure domains answer; a commit needs k + 1 = {needed} of them (k = {}, n = {}); bring back {} more",
+                "not accepted: {answering} of {of} failure domains answer and take writes; a commit needs k + 1 = {needed} of them (k = {}, n = {}); bring back {} more",
                 self.geometry.k(),
                 self.geometry.n(),
                 needed.saturating_sub(answering)
@@ -82,13 +82,20 @@ pub(crate) fn usable(ground: &Ground) -> BTreeSet<FailureDomain> {
     admitted.filter(|spec| ground.modes.takes_shards(&spec.id)).map(|spec| spec.domain.clone()).collect()
 }
 
-/// Those of them that take new shards: not known to be down, and used for everything.
+/// Those of them that take new shards: not known to be down or to refuse writes, and used for everything.
 pub(crate) fn healthy(ground: &Ground) -> BTreeSet<FailureDomain> {
     let admitted = ground.fleet.providers().iter().filter(|spec| spec.weight > 0 && ground.config.profile.admits(spec));
     let up = admitted
         .filter(|spec| ground.modes.takes_shards(&spec.id))
-        .filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.state != HealthState::Down));
+        .filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.state != HealthState::Down && health.takes_writes));
     up.map(|spec| spec.domain.clone()).collect()
+}
+
+/// Domains that are known to take no writes, whether or not they answer.
+pub(crate) fn read_only(ground: &Ground) -> BTreeSet<FailureDomain> {
+    let writable = ground.fleet.providers().iter().filter(|spec| ground.fleet.health(&spec.id).is_some_and(|health| health.takes_writes));
+    let writable: BTreeSet<&FailureDomain> = writable.map(|spec| &spec.domain).collect();
+    ground.fleet.domains().into_iter().filter(|domain| !writable.contains(domain)).collect()
 }
 
 /// The layout of commit blocks with every domain healthy.

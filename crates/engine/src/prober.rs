@@ -1,7 +1,8 @@
 //! Looks around once a second: asks providers that are down whether they are back and those that were not heard for a while whether they
 //! still answer, and takes the counters' growth down. Nothing else would find a provider again: an open breaker keeps requests away, and
 //! with too few healthy domains new writes are refused before anything is sent. Nothing else would miss one that nobody reads from, or
-//! one that freezes while every read of it is hedged: a request that nobody waited for blames nobody.
+//! one that freezes while every read of it is hedged: a request that nobody waited for blames nobody. And nothing else would find out that an
+//! account takes writes again which had refused them: nothing is placed there meanwhile.
 //!
 //! A provider that stops answering is down within [`IDLE`] and three rounds of [`PAUSE`] and [`PATIENCE`]: 19 s.
 
@@ -29,7 +30,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Asks every provider once that is down, failed last, or was not heard for a while.
+/// Asks every provider once that is down, failed last, or was not heard for a while; and tries a write at those that answer and refused
+/// them, when their pause is over or they are just back.
 pub(crate) async fn round(ground: &Ground) {
     let healths = ground.fleet.providers().iter().filter_map(|spec| Some((spec.id.clone(), ground.fleet.health(&spec.id)?)));
     let doubtful = |health: &Health| {
@@ -42,6 +44,16 @@ pub(crate) async fn round(ground: &Ground) {
         if answer.is_ok() && before.state == HealthState::Down {
             tracing::info!(%provider, "a provider is back");
         }
+    }
+    let was_down = |id: &ProviderId| asked.iter().any(|(other, before)| other == id && before.state == HealthState::Down);
+    let shut = ground.fleet.providers().iter().map(|spec| &spec.id).filter(|id| {
+        let health = ground.fleet.health(id).filter(|health| health.state != HealthState::Down);
+        health.and_then(|health| health.write_retry_in).is_some_and(|wait| wait.is_zero() || was_down(id))
+    });
+    for refused in
+        join_all(shut.map(|id| ground.fleet.try_write(id, Deadline::new(PATIENCE, PATIENCE)))).await.into_iter().filter_map(Result::err)
+    {
+        tracing::debug!(error = %refused, "an account still takes no writes");
     }
 }
 

@@ -25,7 +25,7 @@ use crate::claim::{self, ClaimBook, Rank};
 use crate::commit::Committer;
 use crate::config::Mode;
 use crate::fence::Fence;
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::namespace::local;
 use crate::settle;
 use crate::shared::{Ground, Shared, Stage, StageCell, Writer};
@@ -146,7 +146,49 @@ async fn claim_log(ground: &Ground, evidence: &Evidence) -> Result<Result<Claime
             "the ledger ends at sequence {applied}, and no provider holds a claim of this deployment: wrong accounts, or the providers were rolled back"
         )));
     }
-    let layout = Layout::choose(ground, &before.answered, quorum)?;
+    // Who lists may refuse every write; this process may know that already, or learn it from the claim itself.
+    let mut answering: BTreeSet<FailureDomain> = before.answered.difference(&layout::read_only(ground)).cloned().collect();
+    let (claim, layout, acknowledged) = loop {
+        let (claim, layout) = draft_claim(ground, &book, &answering, quorum)?;
+        let acknowledged = claim::place(ground, &claim).await;
+        if acknowledged.len() < quorum {
+            return Ok(Err(claim::too_few("took the claim", acknowledged.len(), quorum)));
+        }
+        // A layout that those who took it do not serve would never decide: once more, for them alone.
+        let narrower = Layout::choose(ground, &acknowledged, quorum)?;
+        if layout.is_served_by(&acknowledged) || !narrower.is_served_by(&acknowledged) || acknowledged.is_superset(&answering) {
+            break (claim, layout, acknowledged);
+        }
+        book.keep(claim);
+        answering = acknowledged;
+    };
+    let mut leases = Leases::from_now(claim.rank(), newest_decided(&view.chain().map_err(local)?, &book));
+    loop {
+        leases.wait(ground, &book).await;
+        let after = book.survey(ground, Some(&acknowledged)).await;
+        ground.unjudged.check()?;
+        if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
+            return Err(refused(format!(
+                "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
+                higher.0, higher.1
+            )));
+        }
+        if after.answered.len() < quorum {
+            return Ok(Err(after.too_few("listed their claims again", quorum)));
+        }
+        // Whoever claimed below us while we claimed may hold a lease as well.
+        if !leases.is_due(&book) {
+            break;
+        }
+    }
+    let rank = claim.rank();
+    book.keep(claim);
+    Ok(Ok(Claimed { rank, layout, acknowledged, quorum, book, permitted }))
+}
+
+/// The claim of a new incarnation and the layout that it names, noted on the disk.
+fn draft_claim(ground: &Ground, book: &ClaimBook, answering: &BTreeSet<FailureDomain>, quorum: usize) -> Result<(Claim, Layout), Error> {
+    let layout = Layout::choose(ground, answering, quorum)?;
     if !layout.full {
         let (k, n) = (layout.geometry.k(), layout.geometry.n());
         tracing::warn!(k, n, "too few domains answer for the full layout: commit blocks are written narrower");
@@ -171,32 +213,7 @@ async fn claim_log(ground: &Ground, evidence: &Evidence) -> Result<Result<Claime
     };
     let note = IncarnationNote { incarnation, epoch, started: claim.started, k_floor: claim.k_floor };
     cpu(|| ground.ledger.append(JournalEntry::Chain(note)).and_then(|()| ground.ledger.sync())).map_err(local)?;
-    let acknowledged = claim::place(ground, &claim).await;
-    if acknowledged.len() < quorum {
-        return Ok(Err(claim::too_few("took the claim", acknowledged.len(), quorum)));
-    }
-    let mut leases = Leases::from_now(claim.rank(), newest_decided(&view.chain().map_err(local)?, &book));
-    loop {
-        leases.wait(ground, &book).await;
-        let after = book.survey(ground, Some(&acknowledged)).await;
-        ground.unjudged.check()?;
-        if let Some(higher) = after.ranks.iter().filter(|rank| **rank > claim.rank()).max() {
-            return Err(refused(format!(
-                "another writer is starting at the same time (epoch {}, incarnation {}): it wins; make sure that only one service uses these providers",
-                higher.0, higher.1
-            )));
-        }
-        if after.answered.len() < quorum {
-            return Ok(Err(after.too_few("listed their claims again", quorum)));
-        }
-        // Whoever claimed below us while we claimed may hold a lease as well.
-        if !leases.is_due(&book) {
-            break;
-        }
-    }
-    let rank = claim.rank();
-    book.keep(claim);
-    Ok(Ok(Claimed { rank, layout, acknowledged, quorum, book, permitted }))
+    Ok((claim, layout))
 }
 
 /// The providers that may hold commit blocks of this incarnation: all of them, unless it steps down.

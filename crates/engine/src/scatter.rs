@@ -77,7 +77,7 @@ pub(crate) fn seats(shared: &Shared, block: &BlockFacts) -> Vec<Seat> {
         .filter(|spec| own_layout.is_none_or(|layout| layout.members.contains(&spec.domain)))
         .map(|spec| {
             let health = shared.fleet.health(&spec.id);
-            let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && !health.full);
+            let alive = health.as_ref().is_some_and(|health| health.state != HealthState::Down && health.takes_writes);
             // Draining, quarantined and dead accounts keep their place in the order, which homes follow from, and get nothing.
             let takes = shared.modes.takes_shards(&spec.id);
             let alive = alive && (takes || (crowded && shared.modes.of(&spec.id) == ProviderMode::Draining));

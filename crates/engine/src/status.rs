@@ -153,6 +153,7 @@ fn fleet(shared: &Shared, status: &mut Status) {
             id: spec.id.to_string(),
             domain: spec.domain.to_string(),
             state: match health.state {
+                HealthState::Healthy | HealthState::Suspect if !health.takes_writes => "read-only",
                 HealthState::Healthy => "healthy",
                 HealthState::Suspect => "suspect",
                 HealthState::Down => "down",

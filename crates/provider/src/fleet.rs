@@ -188,6 +188,19 @@ impl Fleet {
         self.health(id).ok_or_else(|| unknown(id, Operation::Get))
     }
 
+    /// Tries whether the account takes writes, past a gate that is shut to them too, and settles its health by the answer: for a background
+    /// prober. One small object is written over that of the last trial, and removed again; where that fails the next trial does it.
+    pub async fn try_write(&self, id: &ProviderId, deadline: Deadline) -> Result<(), ProviderError> {
+        let member = self.member(id, Operation::Put)?;
+        let location = self.location(member, Operation::Put, TRIAL_OBJECT)?;
+        let errand = Errand { operation: Operation::Put, bytes: TRIAL.len() as u64, deadline, forced: true };
+        write(member, &location, PutPayload::from_static(&TRIAL), PutMode::Overwrite, errand).await?;
+        if let Err(error) = self.delete(id, TRIAL_OBJECT, deadline).await {
+            tracing::debug!(%error, "the object of a trial stays");
+        }
+        Ok(())
+    }
+
     /// Health of an account; `None` if there is no such account.
     pub fn health(&self, id: &ProviderId) -> Option<Health> {
         self.inner.members.get(id).map(|member| member.monitor.health())
@@ -284,6 +297,9 @@ impl Fleet {
 
 /// A name no object has: a provider that answers "not found" is alive.
 const PROBE_OBJECT: &str = "probe/absent";
+/// Where [`Fleet::try_write`] writes: one object per account at most, which stays if the process dies before it is removed.
+pub const TRIAL_OBJECT: &str = "probe/write";
+static TRIAL: [u8; 4096] = [0; 4096];
 
 fn unknown(id: &ProviderId, operation: Operation) -> ProviderError {
     ProviderError { provider: id.clone(), operation, kind: ErrorKind::Invalid, detail: "no such provider is configured".to_owned() }
@@ -308,7 +324,10 @@ pub(crate) async fn send_put(
     deadline: Deadline,
 ) -> Result<(), ProviderError> {
     let mode = if create { PutMode::Create } else { PutMode::Overwrite };
-    let errand = Errand { operation: Operation::Put, bytes: length, deadline, forced: false };
+    write(member, location, body, mode, Errand { operation: Operation::Put, bytes: length, deadline, forced: false }).await
+}
+
+async fn write(member: &Member, location: &Path, body: PutPayload, mode: PutMode, errand: Errand) -> Result<(), ProviderError> {
     let work = async |_: Instant| {
         member.store.put_opts(location, body, PutOptions::from(mode)).await.map_err(|error| classify(&error))?;
         Ok(Answer { value: (), latency: None })

@@ -6,9 +6,12 @@
 //!
 //! A lie does not open the breaker: a provider that flips one shard may hold the k-th good one of another block. It makes the
 //! provider suspect for [`BreakerOptions::lie_memory`], so that it is read last and gets few new shards.
+//!
+//! Whether it takes writes is kept apart from whether it answers, in `health/writes.rs`.
 
 mod ring;
 mod score;
+mod writes;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +20,9 @@ use tokio::time::Instant;
 
 use ring::Ring;
 pub use ring::{MINUTES, Minute};
+use writes::Writes;
+
+use crate::error::Operation;
 
 /// When to stop asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +53,7 @@ impl Default for BreakerOptions {
 pub enum HealthState {
     /// Answers.
     Healthy,
-    /// Failed lately, lied lately, or reported full: use it last.
+    /// Failed lately, lied lately, or refuses writes: use it last.
     Suspect,
     /// The breaker is open or half-open: place nothing, ask nothing but a probe.
     Down,
@@ -76,7 +82,11 @@ pub struct Health {
     pub score: Option<u8>,
     /// Lied within [`BreakerOptions::lie_memory`].
     pub lying: bool,
-    /// Reported no room within the last minute.
+    /// Whether new objects may be sent there: PUTs did not fail lately, or one has succeeded since.
+    pub takes_writes: bool,
+    /// Time until one PUT is let through as a trial; `None` while it takes writes.
+    pub write_retry_in: Option<Duration>,
+    /// It takes no writes, and has said that it has no room.
     pub full: bool,
     /// What it last failed or lied about.
     pub last_trouble: Option<String>,
@@ -92,11 +102,11 @@ impl Health {
         (self.latency_ewma + self.latency_deviation * 4).clamp(Duration::from_millis(20), Duration::from_secs(2))
     }
 
-    /// Placement weight scaled by health: nothing when down or full, a tenth when suspect.
+    /// Placement weight scaled by health: nothing when it is down or takes no writes, a tenth when suspect.
     pub fn scale_weight(&self, weight: u32) -> u32 {
         match self.state {
             HealthState::Down => 0,
-            _ if self.full => 0,
+            _ if !self.takes_writes => 0,
             HealthState::Suspect => weight.div_ceil(10),
             HealthState::Healthy => weight,
         }
@@ -106,8 +116,6 @@ impl Health {
 /// Weight of a new latency sample (as TCP's round-trip estimate) and of a new outcome.
 const LATENCY_GAIN: f64 = 0.125;
 const ERROR_GAIN: f64 = 0.1;
-/// How long a "no room" answer keeps new shards away.
-const FULL_MEMORY: Duration = Duration::from_mins(1);
 /// How long a single failure keeps a provider suspect if nothing is asked of it meanwhile.
 const TROUBLE_MEMORY: Duration = Duration::from_secs(30);
 
@@ -116,6 +124,8 @@ const TROUBLE_MEMORY: Duration = Duration::from_secs(30);
 pub(crate) enum Outcome {
     /// It answered; with the latency when the request measures one.
     Good(Option<Duration>),
+    /// It answered that the name is taken, without having looked at whether it would take the object.
+    Taken,
     /// It failed, and this is how.
     Failed(String),
     /// It answered that it has no room.
@@ -139,9 +149,18 @@ struct State {
     pause: Duration,
     half_open: bool,
     lied_at: Option<Instant>,
-    full_at: Option<Instant>,
+    writes: Writes,
     last_trouble: Option<String>,
     retired: bool,
+}
+
+/// What an outcome changed for everybody else.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The breaker opened.
+    pub(crate) down: bool,
+    /// From here on nothing new is sent there, or is again.
+    pub(crate) takes_writes: Option<bool>,
 }
 
 /// Health of one provider, live.
@@ -157,24 +176,23 @@ impl Monitor {
     }
 
     /// Whether a request may be sent now. `forced` probes pass an open breaker. An admitted request must report through [`Monitor::settle`].
-    pub(crate) fn admit(&self, forced: bool) -> bool {
+    pub(crate) fn admit(&self, operation: Operation, forced: bool) -> bool {
         let mut state = self.lock();
-        if state.retired {
+        let (now, puts) = (Instant::now(), operation == Operation::Put);
+        let trial = state.open_until.is_some() && !forced;
+        let early = trial && (state.half_open || state.open_until.is_some_and(|until| now < until));
+        if state.retired || early || (puts && !forced && !state.writes.admits(now)) {
             return false;
         }
-        let Some(until) = state.open_until else { return true };
-        if forced {
-            return true;
+        state.half_open |= trial;
+        if puts {
+            state.writes.sent();
         }
-        if state.half_open || Instant::now() < until {
-            return false;
-        }
-        state.half_open = true;
         true
     }
 
-    /// Takes in an outcome; true when the breaker opened by it.
-    pub(crate) fn settle(&self, outcome: Outcome) -> bool {
+    /// Takes in an outcome and says what it changed.
+    pub(crate) fn settle(&self, operation: Operation, outcome: Outcome) -> Turn {
         let mut state = self.lock();
         let now = Instant::now();
         let minute = state.pass(now);
@@ -183,23 +201,21 @@ impl Monitor {
             minute.failures = minute.failures.saturating_add(u32::from(matches!(outcome, Outcome::Failed(_))));
             state.heard_at = Some(now);
         }
+        let mut turn = Turn::default();
+        if operation == Operation::Put {
+            turn.takes_writes = state.wrote(now, &outcome, self.options);
+        }
         match outcome {
-            Outcome::Good(latency) => {
-                state.good(latency);
-                false
-            }
-            Outcome::Failed(why) => state.failed(why, self.options),
+            Outcome::Good(latency) => state.good(latency),
+            Outcome::Taken => state.good(None),
+            Outcome::Failed(why) => turn.down = state.failed(why, self.options),
             Outcome::Full(why) => {
-                state.full_at = Some(Instant::now());
                 state.last_trouble = Some(why);
                 state.half_open = false;
-                false
             }
-            Outcome::Abandoned => {
-                state.half_open = false;
-                false
-            }
+            Outcome::Abandoned => state.half_open = false,
         }
+        turn
     }
 
     pub(crate) fn lied(&self, what: &str) {
@@ -246,13 +262,13 @@ impl Monitor {
         state.pass(now);
         let within = |at: Option<Instant>, memory: Duration| at.is_some_and(|at| now.duration_since(at) < memory);
         let lying = within(state.lied_at, self.options.lie_memory);
-        let full = within(state.full_at, FULL_MEMORY);
+        let takes_writes = state.writes.is_open();
         let troubled = state.failures > 0 && within(state.failed_at, TROUBLE_MEMORY);
         Health {
             state: match state.open_until {
                 _ if state.retired => HealthState::Down,
                 Some(_) => HealthState::Down,
-                None if lying || full || troubled => HealthState::Suspect,
+                None if lying || !takes_writes || troubled => HealthState::Suspect,
                 None => HealthState::Healthy,
             },
             latency_ewma: seconds(state.mean),
@@ -264,7 +280,9 @@ impl Monitor {
             idle: state.heard_at.map(|at| now.saturating_duration_since(at)),
             score: score::score(&state.ring.sum(), seconds(state.mean)),
             lying,
-            full,
+            takes_writes,
+            write_retry_in: state.writes.retry_in(now),
+            full: state.writes.is_full(),
             last_trouble: state.last_trouble.clone(),
         }
     }
@@ -291,7 +309,7 @@ impl State {
             pause: Duration::ZERO,
             half_open: false,
             lied_at: None,
-            full_at: None,
+            writes: Writes::default(),
             last_trouble: None,
             retired: false,
         }
@@ -301,6 +319,19 @@ impl State {
     fn pass(&mut self, now: Instant) -> &mut Minute {
         let down = self.open_until.is_some() || self.retired;
         self.ring.pass(now, down)
+    }
+
+    /// Takes in how a PUT ended; says whether writes are taken from here on, where that changed.
+    fn wrote(&mut self, now: Instant, outcome: &Outcome, options: BreakerOptions) -> Option<bool> {
+        match outcome {
+            Outcome::Good(_) => self.writes.succeeded().then_some(true),
+            Outcome::Failed(_) => self.writes.failed(now, false, options).then_some(false),
+            Outcome::Full(_) => self.writes.failed(now, true, options).then_some(false),
+            Outcome::Taken | Outcome::Abandoned => {
+                self.writes.abandoned();
+                None
+            }
+        }
     }
 
     fn good(&mut self, latency: Option<Duration>) {

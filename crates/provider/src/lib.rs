@@ -35,5 +35,5 @@ pub use credentials::{Credentials, S3Credentials};
 pub use deadline::Deadline;
 pub use diaspore_policy::{FailureDomain, ProviderId, ProviderSpec};
 pub use error::{ConnectError, ErrorKind, Operation, ProviderError};
-pub use fleet::{Fleet, FleetOptions};
+pub use fleet::{Fleet, FleetOptions, TRIAL_OBJECT};
 pub use health::{BreakerOptions, Health, HealthState, MINUTES, Minute};

@@ -13,7 +13,7 @@ use crate::counters::Tally;
 use crate::deadline::Deadline;
 use crate::error::{ErrorKind, Operation, ProviderError};
 use crate::fleet::FleetOptions;
-use crate::health::{Monitor, Outcome};
+use crate::health::{HealthState, Monitor, Outcome};
 use crate::root::{Root, tells_nothing};
 
 /// Bytes per permit of the byte limit.
@@ -38,7 +38,7 @@ pub(crate) struct Errand {
     /// Most payload bytes in memory for it, either way.
     pub(crate) bytes: u64,
     pub(crate) deadline: Deadline,
-    /// Passes an open breaker.
+    /// Passes an open breaker, and a gate that is shut to writes.
     pub(crate) forced: bool,
 }
 
@@ -74,11 +74,13 @@ impl Member {
         F: Future<Output = Result<Answer<T>, Failure>>,
     {
         let _slot = self.slot(errand).await?;
-        if !self.monitor.admit(errand.forced) {
+        if !self.monitor.admit(errand.operation, errand.forced) {
             self.tally.refused();
-            return Err(self.error(errand.operation, ErrorKind::CircuitOpen, "the circuit breaker is open".to_owned()));
+            let writes = errand.operation == Operation::Put && self.monitor.health().state != HealthState::Down;
+            let why = if writes { "it takes no writes at present" } else { "the circuit breaker is open" };
+            return Err(self.error(errand.operation, ErrorKind::CircuitOpen, why.to_owned()));
         }
-        let mut report = Report { member: self, outcome: Some(Outcome::Abandoned) };
+        let mut report = Report { member: self, operation: errand.operation, outcome: Some(Outcome::Abandoned) };
         self.tally.sent(errand.operation, if errand.operation == Operation::Put { errand.bytes } else { 0 });
         let until = Instant::now() + errand.deadline.total;
         let late = || (ErrorKind::Timeout, format!("no answer within {:?}", errand.deadline.total));
@@ -126,7 +128,8 @@ impl Member {
 
     fn judge(&self, kind: ErrorKind, detail: &str) -> Outcome {
         match kind {
-            ErrorKind::NotFound | ErrorKind::AlreadyExists => Outcome::Good(None),
+            ErrorKind::NotFound => Outcome::Good(None),
+            ErrorKind::AlreadyExists => Outcome::Taken,
             ErrorKind::Full => {
                 self.tally.failed(kind);
                 Outcome::Full(detail.to_owned())
@@ -155,16 +158,23 @@ fn permits(bytes: u64) -> u32 {
 /// Tells the monitor how a request ended, also when its future is dropped half-way.
 struct Report<'a> {
     member: &'a Member,
+    operation: Operation,
     outcome: Option<Outcome>,
 }
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
-        if let Some(outcome) = self.outcome.take()
-            && self.member.monitor.settle(outcome)
-        {
+        let Some(outcome) = self.outcome.take() else { return };
+        let provider = &self.member.spec.id;
+        let turn = self.member.monitor.settle(self.operation, outcome);
+        if turn.down {
             self.member.tally.opened();
-            tracing::warn!(provider = %self.member.spec.id, "provider is down: circuit breaker opened");
+            tracing::warn!(%provider, "provider is down: circuit breaker opened");
+        }
+        match turn.takes_writes {
+            Some(false) => tracing::warn!(%provider, "provider takes no writes: nothing new is placed there until a trial succeeds"),
+            Some(true) => tracing::info!(%provider, "provider takes writes again"),
+            None => (),
         }
     }
 }

@@ -176,9 +176,9 @@ fn integrity_text(text: &mut Text, status: &Status) {
 fn provider_text(text: &mut Text, status: &Status) {
     type Value = fn(&diaspore_engine::api::ProviderStatus) -> String;
     let families: [(&str, &str, &str, Value); 7] = [
-        ("provider_up", "gauge", "1 healthy, 0.5 suspect, 0 down.", |one| match one.state.as_str() {
+        ("provider_up", "gauge", "1 healthy, 0.5 suspect or read-only, 0 down.", |one| match one.state.as_str() {
             "healthy" => "1".to_owned(),
-            "suspect" => "0.5".to_owned(),
+            "suspect" | "read-only" => "0.5".to_owned(),
             _ => "0".to_owned(),
         }),
         ("provider_latency_milliseconds", "gauge", "Smoothed request latency.", |one| one.latency_ms.to_string()),

@@ -7,7 +7,7 @@ use diaspore_block::id::BlockId;
 use diaspore_block::name::ObjectName;
 use diaspore_ledger::Snapshot;
 use diaspore_policy::ProviderId;
-use diaspore_provider::{Deadline, ProviderError};
+use diaspore_provider::{Deadline, ProviderError, TRIAL_OBJECT};
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -153,6 +153,9 @@ fn control_prefixes(ground: &Ground, provider: &ProviderId) -> Vec<String> {
 }
 
 fn classify(path: &str, control: &[String], index: &Index) -> Listed {
+    if path == TRIAL_OBJECT {
+        return Listed::Control;
+    }
     let Ok(name) = ObjectName::parse(path) else { return Listed::Foreign };
     if control.iter().any(|prefix| path.starts_with(prefix)) {
         return Listed::Control;
@@ -180,6 +183,7 @@ mod tests {
         let of = |path: &str| classify(path, &control, &index);
         assert_eq!(of(known.as_str()), Listed::Block(BlockId::from_bytes([1; 16])));
         assert_eq!(of("0123456789abcdef/0123456789012345678901234567890123456789"), Listed::Control);
+        assert_eq!(of("probe/write"), Listed::Control, "a trial that a crash left");
         let stranger = "ab/000f0123456789abcdef0123456789abcdef01";
         assert_eq!(of(stranger), Listed::Unexpected(name(stranger)));
         for foreign in [

@@ -48,6 +48,10 @@ impl Script {
                             FaultPlan::from(Fault::chance(late, 0.3).on(&[Op::Put])).with(latency)
                         }
                         5 => FaultPlan::from(Fault::chance(Misbehaviour::Reset, 0.3)).with(latency),
+                        6 => {
+                            let what = if self.rng.random_range(0..2) == 0 { Misbehaviour::Full } else { Misbehaviour::Denied };
+                            FaultPlan::from(Fault::always(what).on(&[Op::Put])).with(latency)
+                        }
                         _ => FaultPlan::from(latency),
                     };
                     store.set_faults(plan);

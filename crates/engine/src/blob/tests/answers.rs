@@ -83,6 +83,47 @@ async fn with_providers_down_a_body_is_refused_before_it_is_read() {
     in_time(fx.put(b"k", b"again")).await.unwrap();
 }
 
+/// Over their quota, or with a key that may only read, accounts answer everything and take nothing: as good as down for whoever writes, and
+/// for nobody else. One alone stops nobody.
+#[tokio::test(start_paused = true)]
+async fn accounts_that_refuse_writes_count_as_gone_for_writes_and_for_nothing_else() {
+    for what in [Misbehaviour::Full, Misbehaviour::Denied, Misbehaviour::ErrorBefore] {
+        let fx = Fixture::start(5).await;
+        let large = random(20 << 20, 4);
+        fx.put(b"there", &large).await.unwrap();
+        fx.settle().await;
+        let refuses = FaultPlan::from(Fault::always(what).on(&[Op::Put]));
+        let states = || fx.engine.status().providers.iter().map(|provider| provider.state.clone()).collect::<Vec<_>>();
+        fx.stores[0].set_faults(refuses.clone());
+        for _ in 0..10 {
+            in_time(fx.put(b"k", b"with four of five")).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(states(), ["read-only", "healthy", "healthy", "healthy", "healthy"]);
+        fx.stores[1].set_faults(refuses);
+        refused(fx.put(b"k", b"until it has refused a few").await);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let unread = futures::stream::poll_fn(|_| panic!("the body was asked for"));
+        let error = in_time(fx.put_stream(b"k", PutOptions::default(), Box::pin(unread))).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TooFewDomains);
+        assert!(error.message.contains("3 of 5 failure domains answer and take writes") && error.message.contains("k + 1 = 4"), "{error}");
+        assert_eq!(states()[..3], ["read-only", "read-only", "healthy"]);
+        fx.forget();
+        let read = fx.stores.iter().map(|store| store.requests(Op::Get)).collect::<Vec<_>>();
+        assert!(fx.read(b"there").await.unwrap() == large);
+        assert!((0..2).any(|at| fx.stores[at].requests(Op::Get) > read[at]), "they are read as before");
+        // Whether they take writes again is tried in the background, and leaves nothing behind.
+        for store in &fx.stores {
+            store.set_faults(FaultPlan::honest());
+        }
+        tokio::time::sleep(Duration::from_secs(32)).await;
+        assert_eq!(states(), ["healthy"; 5]);
+        assert!(fx.stores.iter().all(|store| store.objects().iter().all(|(name, _)| !name.contains("probe/"))));
+        in_time(fx.put(b"k", b"again")).await.unwrap();
+        fx.settle().await;
+    }
+}
+
 /// A retry of a request whose first answer was "not yet at full" said "stored" at once.
 #[tokio::test(start_paused = true)]
 async fn a_full_answer_is_not_given_early_to_a_retry() {
