@@ -44,6 +44,7 @@ pub(crate) async fn evacuate(global: &Global, flags: &Evacuate) -> Outcome {
     }
     Err(Failure::new(Exit::Unavailable, format!("{} blocks still have a shard at {}", grouped(done.remaining), done.provider))
         .hint("run the same command again: it goes on where it ended")
+        .hint("if the disk was set back it believes shards where they were: metanode storage distributed scrub --now --wait looks where they are")
         .hint("blocks of the log that no free domain can take go when two checkpoints stand for them; it makes those once everything is settled"))
 }
 

@@ -100,6 +100,8 @@ struct Script {
     model: Model,
     report: Report,
     liar: usize,
+    /// The disk was set back in this run: it believes shards where they were, until somebody looks.
+    set_back: bool,
     next_value: u64,
     /// Values that are stored in pieces, to be put again under other keys: what deduplication finds.
     long: Vec<Value>,
@@ -116,7 +118,7 @@ impl Script {
         world.seal_keys();
         let liar = rng.random_range(0..world.stores.len());
         let report = Report { seed, scenario: Scenario::of(seed), trace: [0; 32], acknowledged: 0, reads: 0, starts: 0, lines: Vec::new() };
-        Ok(Self { rng, world, model: Model::default(), report, liar, next_value: seed << 20, long: Vec::new() })
+        Ok(Self { rng, world, model: Model::default(), report, liar, set_back: false, next_value: seed << 20, long: Vec::new() })
     }
 
     async fn play(&mut self, steps: usize) -> Result<(), Violation> {
@@ -203,6 +205,7 @@ impl Script {
 
     fn die(&mut self, fate: DiskFate) {
         self.note(format!("crash, disk {fate:?}"));
+        self.set_back |= matches!(fate, DiskFate::RolledBack);
         self.world.crash(fate);
     }
 

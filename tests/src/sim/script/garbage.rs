@@ -111,6 +111,13 @@ impl Script {
                 self.note(format!(
                     "left {index}: {crowded} crowded on {domains} domains, {moved_shards} moved, {rewritten} anew, {remaining} remain"
                 ));
+                if done.remaining > 0 && std::mem::take(&mut self.set_back) {
+                    let engine = self.engine()?;
+                    engine.scrub(true).map_err(broken)?;
+                    let looked = engine.scrub_wait(BOUND).await;
+                    self.note(format!("looked where shards are: {} were not where the disk believed", looked.missing + looked.wrong));
+                    return Box::pin(self.evacuate(index, dead, patience)).await;
+                }
                 if !done.certified {
                     return Err(Violation(format!("a provider cannot be left: {done:?}")));
                 }
