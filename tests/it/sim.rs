@@ -22,7 +22,7 @@ fn seeds_hold() {
 /// requests, so they are company for the others rather than proof; the directed traces are that.
 #[test]
 fn seeds_with_a_story_hold() {
-    let long = [14, 102, 190, 194, 254, 362, 398, 462, 574].map(|seed| (seed, STEPS));
+    let long = [14, 58, 102, 190, 194, 254, 362, 398, 462, 566, 574, 825, 1088].map(|seed| (seed, STEPS));
     let short = [4462].map(|seed| (seed, 8));
     for (seed, steps) in long.into_iter().chain(short) {
         if let Err(violation) = sim::run_blocking(seed, steps) {
