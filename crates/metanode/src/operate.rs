@@ -553,11 +553,13 @@ mod tests {
     #[test]
     fn rates_are_over_the_day_and_say_over_how_much_of_it() {
         let last_day = Counts { running_ms: 5_400_000, puts: 10_000, deletes: 800, failed_reads: 3, ..Counts::default() };
-        let text = metrics_text(&Status { last_day, uptime_ms: 5, ..Status::default() });
+        let ledger_rows = [("blobs", 1_234), ("chunks", 0), ("leaves", 5)].map(|(table, rows)| (table.to_owned(), rows)).into();
+        let text = metrics_text(&Status { last_day, ledger_rows, uptime_ms: 5, ..Status::default() });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "Storage Throughput: 2.00 ops/sec");
         assert_eq!(lines[3], "Multi-Cloud Failover: 3 failures (24h)");
-        assert_eq!(lines[9], "Measured Over: 1h 30m of service in the last 24h");
+        assert_eq!(lines[9], "Ledger Rows: blobs 1,234, leaves 5");
+        assert_eq!(lines[10], "Measured Over: 1h 30m of service in the last 24h");
     }
 
     #[test]

@@ -138,6 +138,8 @@ async fn cut_off_anywhere_the_old_key_or_the_new_one_opens_all_and_the_next_try_
     assert!(replaced.is_done(&world.keys[0]) && !replaced.is_done(&world.keys[1]));
     world.clouds.iter().for_each(|cloud| cloud.set_faults(FaultPlan::honest()));
     engine.abort();
+    // The health of accounts is that of this process, which leaves alone for a while who refused its writes.
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     // The next process ends it; a second one that knows no better does it again and harms nothing.
     let engine = world.engine(&next, Mode::Recover { declare_lost: Vec::new() }).await;
     for _ in 0..2 {
