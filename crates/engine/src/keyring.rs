@@ -4,7 +4,7 @@ mod extend;
 mod rotate;
 mod spread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use diaspore_block::BlockError;
@@ -14,7 +14,7 @@ use diaspore_block::limits::MAX_KEYRING;
 use diaspore_block::name::{KeyringNames, Names};
 use diaspore_block::record::RecordKind;
 use diaspore_block::seal::Salt;
-use diaspore_policy::{ProviderId, claim_quorum};
+use diaspore_policy::{FailureDomain, ProviderId, ProviderSpec, claim_quorum};
 use diaspore_provider::{Deadline, Fleet, ProviderError};
 use futures::future::join_all;
 
@@ -170,7 +170,7 @@ pub(crate) async fn plant_new(master: &MasterKey, keyring: &Keyring, fleet: &Fle
         let prefix = names.claim_prefix(spec.id.as_str());
         fleet.list(&spec.id, prefix.trim_end_matches('/'), 1, Deadline::control()).await.is_ok_and(|listed| !listed.is_empty())
     });
-    if join_all(lists).await.contains(&true) && holders(master, keyring, fleet).await? == 0 {
+    if join_all(lists).await.contains(&true) && holders(master, keyring, fleet).await?.is_empty() {
         let message = "this deployment is not new, but no provider holds its keyring under this master key: the key was replaced from \
              another machine, or every copy was lost";
         return Err(Error::new(ErrorKind::RefusedState, message));
@@ -182,21 +182,33 @@ fn unsealable(error: BlockError) -> Error {
     Error::caused(ErrorKind::Internal, "the keyring could not be sealed", error)
 }
 
-/// How many providers show this very keyring under `master` when asked.
-async fn holders(master: &MasterKey, keyring: &Keyring, fleet: &Fleet) -> Result<usize, Error> {
+/// The providers that show this very keyring under `master` when asked.
+async fn holders<'f>(master: &MasterKey, keyring: &Keyring, fleet: &'f Fleet) -> Result<Vec<&'f ProviderSpec>, Error> {
     let names = KeyringNames::new(master);
     let looks = fleet.providers().iter().map(async |spec| look(master, &names, fleet, &spec.id, keyring.version).await);
-    let mut held = 0;
-    for answer in join_all(looks).await {
-        held += usize::from(matches!(answer?, Copy::Opened(there) if there.is_same(keyring)));
+    let mut held = Vec::new();
+    for (spec, answer) in fleet.providers().iter().zip(join_all(looks).await) {
+        if matches!(answer?, Copy::Opened(there) if there.is_same(keyring)) {
+            held.push(spec);
+        }
     }
     Ok(held)
+}
+
+/// Refuses fewer failure domains than a claim quorum: two accounts that fail together are one place.
+fn enough(held: &[&ProviderSpec], fleet: &Fleet) -> Result<(), String> {
+    let domains: BTreeSet<&FailureDomain> = held.iter().map(|spec| &spec.domain).collect();
+    let (all, needed) = (fleet.domains().len(), claim_quorum(fleet.domains().len()));
+    if domains.len() < needed {
+        return Err(format!("{} of {all} failure domains hold the keyring, {needed} are needed", domains.len()));
+    }
+    Ok(())
 }
 
 /// Whether no provider holds the keyring of this very engine and its log says of more changes than made it: the master key was replaced
 /// from another machine, then, and nothing may be put under the old one.
 async fn is_replaced(shared: &Shared, master: &MasterKey) -> Result<bool, Error> {
-    if holders(master, &shared.keys, &shared.fleet).await? > 0 {
+    if !holders(master, &shared.keys, &shared.fleet).await?.is_empty() {
         return Ok(false);
     }
     let totals = shared.ledger.snapshot().and_then(|view| view.totals()).map_err(local)?;
@@ -225,22 +237,17 @@ async fn plant_copies(master: &MasterKey, keyring: &Keyring, fleet: &Fleet, entr
         let sealed = keyring.seal(master, &place, Salt::draw(&mut Draw(entropy))).map_err(unsealable)?;
         Ok(fleet.put(&spec.id, name.as_str(), vec![sealed.into()], Deadline::control()).await.map_err(Some))
     });
-    let (mut stored, mut failed) = (0, Vec::new());
-    for outcome in join_all(puts).await {
+    let (mut stored, mut failed) = (Vec::new(), Vec::new());
+    for (spec, outcome) in fleet.providers().iter().zip(join_all(puts).await) {
         match outcome? {
-            Ok(()) => stored += 1,
+            Ok(()) => stored.push(spec),
             Err(error) => failed.extend(error),
         }
     }
     for error in &failed {
         tracing::warn!(%error, "a provider did not take the keyring");
     }
-    let needed = claim_quorum(fleet.domains().len());
-    if stored < needed {
-        let message = format!("{stored} of {} providers hold the keyring, {needed} are needed", fleet.providers().len());
-        return Err(Error::caused(ErrorKind::TooFewDomains, message, Unanswered(failed)));
-    }
-    Ok(())
+    enough(&stored, fleet).map_err(|message| Error::caused(ErrorKind::TooFewDomains, message, Unanswered(failed)))
 }
 
 #[cfg(test)]

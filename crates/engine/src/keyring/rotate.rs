@@ -11,11 +11,11 @@ use diaspore_block::key::{Keyring, MasterKey, NameKey};
 use diaspore_block::name::KeyringNames;
 use diaspore_block::record::KeyringChanged;
 use diaspore_block::seal::{Context, Salt, SealType, open_object, seal_object};
-use diaspore_policy::{ProviderId, claim_quorum};
+use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
 use futures::future::join_all;
 
-use super::{Searched, find, holders, plant_copies, search, unanswered};
+use super::{Searched, enough, find, holders, plant_copies, search, unanswered};
 use crate::api::{Error, ErrorKind};
 use crate::commit::{CommitRequest, NewRecord};
 use crate::shared::Shared;
@@ -143,12 +143,8 @@ pub(crate) async fn reseal(shared: &Shared, master: &MasterKey, keyring: &Keyrin
     plant_copies(master, keyring, &shared.fleet, shared.entropy.as_ref()).await?;
     // What a provider only says to have taken is not counted on.
     let held = holders(master, keyring, &shared.fleet).await?;
-    let needed = claim_quorum(shared.fleet.domains().len());
-    if held < needed {
-        let message = format!("{held} of {} providers show the keyring, {needed} are needed", shared.fleet.providers().len());
-        return Err(Error::new(ErrorKind::TooFewDomains, message));
-    }
-    Ok(held)
+    enough(&held, &shared.fleet).map_err(|message| Error::new(ErrorKind::TooFewDomains, message))?;
+    Ok(held.len())
 }
 
 /// Deletes the copies under every replaced key, after the log said so. Gives how many providers show `keyring` under `master`, the

@@ -73,6 +73,26 @@ impl House {
     }
 }
 
+/// Four of five accounts held it, and two outages would have taken all of them.
+#[tokio::test]
+async fn accounts_that_fail_together_are_one_place_for_the_keyring() {
+    let house = House::with(5);
+    let member = |(at, store): (usize, &Arc<InMemory>)| {
+        let mut spec = ProviderSpec::memory(ProviderId::new(&format!("p{at}")).unwrap());
+        spec.domain = FailureDomain::new(["one", "one", "two", "two", "three"][at]);
+        (spec, Arc::clone(store) as Arc<dyn ObjectStore>)
+    };
+    let fleet = Fleet::from_stores(house.stores.iter().enumerate().map(member).collect(), FleetOptions::default());
+    let keyring = house.keyring();
+    let junk = house.path(4);
+    house.stores[4].put(&junk, b"junk".to_vec().into()).await.unwrap();
+    let refused = plant(&house.master, &keyring, &fleet, &house.entropy).await.unwrap_err();
+    assert!(refused.message.contains("2 of 3 failure domains hold the keyring, 3 are needed"), "{refused}");
+    assert_eq!(holders(&house.master, &keyring, &fleet).await.unwrap().len(), 4);
+    house.stores[4].delete(&junk).await.unwrap();
+    plant(&house.master, &keyring, &fleet, &house.entropy).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn copies_are_found_and_cannot_be_linked() {
     // Every provider held the same bytes: two of them could tell that they serve one customer.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use diaspore_block::id::{PrincipalId, TenantId, Timestamp};
+use diaspore_block::claim::Claim;
+use diaspore_block::geometry::Geometry;
+use diaspore_block::id::{Epoch, IncarnationId, PrincipalId, TenantId, Timestamp};
 use diaspore_block::key::{Keyring, TenantKeys};
+use diaspore_block::name::Names;
 use diaspore_block::record::RecordKind;
 use diaspore_ledger::{JournalEntry, Ledger, MemoryMedium, OpenMode};
 use diaspore_policy::{Profile, ProviderSpec};
@@ -94,6 +97,34 @@ impl World {
             let mut bytes = store.get(&name).await.unwrap().bytes().await.unwrap().to_vec();
             bytes[100] ^= 1;
             store.put(&name, bytes.into()).await.unwrap();
+        }
+    }
+
+    /// A claim of another life.
+    fn claim(&self, epoch: u64, incarnation: IncarnationId) -> Claim {
+        Claim {
+            deployment: self.keys.deployment,
+            epoch: Epoch(epoch),
+            incarnation,
+            started: Timestamp(1),
+            lease_ms: 0,
+            claim_quorum: 4,
+            claims_seen: Vec::new(),
+            providers: (0..6).map(|at| format!("p{at}")).collect(),
+            geometry: Geometry::new(3, 6).unwrap(),
+            k_floor: 3,
+            window: 4,
+        }
+    }
+
+    /// Puts a claim at every provider.
+    async fn place(&self, claim: &Claim) {
+        let mut rng = StdRng::seed_from_u64(3);
+        for (at, store) in self.stores.iter().enumerate() {
+            let provider = format!("p{at}");
+            let name = Names::new(&self.keys.name).claim(&provider, claim.incarnation, claim.epoch);
+            let sealed = claim.seal(&self.keys.head, &self.keys.identity, (&provider, &name), &mut rng).unwrap();
+            store.put(&name.as_str().into(), sealed.into()).await.unwrap();
         }
     }
 

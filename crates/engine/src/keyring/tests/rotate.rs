@@ -224,7 +224,7 @@ async fn who_only_says_that_it_stored_or_deleted_a_copy_does_not_count() {
         cloud.set_faults(Fault::always(Misbehaviour::DroppedWrite).on(&[Op::Put]).into());
     }
     let refused = engine.reseal_keyring(&world.keys[1], &next).await.unwrap_err();
-    assert!(refused.message.contains("3 of 5 providers show the keyring, 4 are needed"), "{refused}");
+    assert!(refused.message.contains("3 of 5 failure domains hold the keyring, 4 are needed"), "{refused}");
     let mut early = ReplacedKeys::default();
     early.add(&world.keys[0], &keyring, world.house.fleet.providers().iter().map(|spec| &spec.id));
     engine.finish_rotation(&world.keys[1], &next, &mut early).await.unwrap_err();

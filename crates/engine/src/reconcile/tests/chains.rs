@@ -1,9 +1,7 @@
 //! Who ruled when, as the decisions say: for every place where a disk may stand.
 
 use diaspore_block::claim::Claim;
-use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
-use diaspore_block::name::Names;
 use diaspore_ledger::ChainEntry;
 
 use super::left::NOBODY;
@@ -45,26 +43,8 @@ fn stretches(chain: &Chain) -> Vec<(u64, u64, Option<u64>, Option<u64>)> {
 /// Puts a claim of somebody who never decided at every provider.
 async fn claimed(world: &World, epoch: u64, id: u8) -> Rank {
     let rank = (Epoch(epoch), IncarnationId::from_bytes([id; 16]));
-    let claim = Claim {
-        deployment: world.keys.deployment,
-        epoch: rank.0,
-        incarnation: rank.1,
-        started: Timestamp(1),
-        lease_ms: 0,
-        claim_quorum: 4,
-        claims_seen: Vec::new(),
-        providers: (0..6).map(|at| format!("p{at}")).collect(),
-        geometry: Geometry::new(3, 6).unwrap(),
-        k_floor: 2,
-        window: 7,
-    };
-    let mut rng = StdRng::seed_from_u64(3);
-    for (at, store) in world.stores.iter().enumerate() {
-        let provider = format!("p{at}");
-        let name = Names::new(&world.keys.name).claim(&provider, claim.incarnation, claim.epoch);
-        let sealed = claim.seal(&world.keys.head, &world.keys.identity, (&provider, &name), &mut rng).unwrap();
-        store.put(&name.as_str().into(), sealed.into()).await.unwrap();
-    }
+    let claim = Claim { k_floor: 2, window: 7, ..world.claim(epoch, rank.1) };
+    world.place(&claim).await;
     rank
 }
 

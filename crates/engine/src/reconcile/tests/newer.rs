@@ -1,7 +1,5 @@
 //! What a newer version would write: sealed as ever, with a version inside that this build does not know.
 
-use diaspore_block::claim::Claim;
-use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Attempt, Counter, Epoch, IncarnationId};
 use diaspore_block::limits::HEADER_LEN;
 use diaspore_block::name::{Names, ObjectName};
@@ -46,19 +44,7 @@ async fn a_claim_of_a_newer_version_refuses_the_start() {
 async fn a_shard_of_a_newer_version_is_not_absent() {
     // An old build counted a newer version's shards as absent, and would have voided what that version acknowledged.
     let (mut world, disk) = written().await;
-    let claim = Claim {
-        deployment: world.keys.deployment,
-        epoch: Epoch(9),
-        incarnation: INCARNATION,
-        started: Timestamp(1),
-        lease_ms: 0,
-        claim_quorum: 4,
-        claims_seen: Vec::new(),
-        providers: (0..6).map(|at| format!("p{at}")).collect(),
-        geometry: Geometry::new(3, 6).unwrap(),
-        k_floor: 3,
-        window: 4,
-    };
+    let claim = world.claim(9, INCARNATION);
     let names = Names::new(&world.keys.name);
     let mut rng = StdRng::seed_from_u64(3);
     let name = names.claim("p2", INCARNATION, Epoch(9));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_block::claim::Claim;
-use diaspore_block::geometry::Geometry;
 use diaspore_block::id::{Counter, Epoch, IncarnationId};
 use diaspore_block::name::Names;
 use futures::StreamExt;
@@ -96,26 +95,9 @@ async fn a_claim_that_never_counted_and_is_gone_blocks_nobody() {
     let engine = world.start(&disk, Mode::Start).await.unwrap();
     fill(&engine, &world, 0..3).await;
     engine.shutdown().await.unwrap();
-    let claim = Claim {
-        deployment: world.keys.deployment,
-        epoch: Epoch(3),
-        incarnation: IncarnationId::from_bytes([3; 16]),
-        started: Timestamp(1),
-        lease_ms: 0,
-        claim_quorum: 4,
-        claims_seen: vec![(Epoch(2), IncarnationId::from_bytes([2; 16]))],
-        providers: (0..6).map(|at| format!("p{at}")).collect(),
-        geometry: Geometry::new(3, 6).unwrap(),
-        k_floor: 3,
-        window: 4,
-    };
-    let mut rng = StdRng::seed_from_u64(3);
-    for (at, store) in world.stores.iter().enumerate() {
-        let provider = format!("p{at}");
-        let name = Names::new(&world.keys.name).claim(&provider, claim.incarnation, claim.epoch);
-        let sealed = claim.seal(&world.keys.head, &world.keys.identity, (&provider, &name), &mut rng).unwrap();
-        store.put(&name.as_str().into(), sealed.into()).await.unwrap();
-    }
+    let seen = (Epoch(2), IncarnationId::from_bytes([2; 16]));
+    let claim = Claim { claims_seen: vec![seen], ..world.claim(3, IncarnationId::from_bytes([3; 16])) };
+    world.place(&claim).await;
     let engine = world.start(&MemoryMedium::new(), Mode::Recover { declare_lost: Vec::new() }).await.unwrap();
     assert_eq!(count(&engine, &world).await, 3, "{:?}", engine.status().state);
     assert_eq!(engine.status().epoch, 4);
