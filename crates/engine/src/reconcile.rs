@@ -148,19 +148,22 @@ async fn claim_log(ground: &Ground, evidence: &Evidence) -> Result<Result<Claime
     }
     // Who lists may refuse every write; this process may know that already, or learn it from the claim itself.
     let mut answering: BTreeSet<FailureDomain> = before.answered.difference(&layout::read_only(ground)).cloned().collect();
+    let mut again = false;
     let (claim, layout, acknowledged) = loop {
         let (claim, layout) = draft_claim(ground, &book, &answering, quorum)?;
         let acknowledged = claim::place(ground, &claim).await;
         if acknowledged.len() < quorum {
             return Ok(Err(claim::too_few("took the claim", acknowledged.len(), quorum)));
         }
-        // A layout that those who took it do not serve would never decide: once more, for them alone.
+        // A layout that those who took it do not serve would never decide: once more, for them alone. Who flaps gets no third claim; the
+        // next start looks again.
         let narrower = Layout::choose(ground, &acknowledged, quorum)?;
-        if layout.is_served_by(&acknowledged) || !narrower.is_served_by(&acknowledged) || acknowledged.is_superset(&answering) {
+        let served = layout.is_served_by(&acknowledged) || !narrower.is_served_by(&acknowledged);
+        if again || served || acknowledged.is_superset(&answering) {
             break (claim, layout, acknowledged);
         }
         book.keep(claim);
-        answering = acknowledged;
+        (answering, again) = (acknowledged, true);
     };
     let mut leases = Leases::from_now(claim.rank(), newest_decided(&view.chain().map_err(local)?, &book));
     loop {
