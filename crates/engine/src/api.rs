@@ -414,6 +414,8 @@ pub struct Status {
     pub failovers: u64,
     /// Requests that readers sent to providers since the writer began.
     pub read_requests: u64,
+    /// Fetches that a reader shared with one who wanted the same bytes at the same time, since start.
+    pub coalesced_reads: u64,
     /// Extra requests that slow answers were granted since then: at most one in twenty, and a burst of 64.
     pub hedged_requests: u64,
     /// Put operations since start.

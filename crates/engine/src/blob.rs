@@ -30,6 +30,7 @@ use crate::config::Limits;
 use crate::layout;
 use crate::namespace::{self, local, view};
 use crate::read;
+use crate::read::coalesce::Fetches;
 use crate::read::links::Links;
 use crate::read::pace::Pace;
 use crate::shared::{Meters, Shared};
@@ -47,6 +48,7 @@ const WINDOWS: usize = 24;
 pub(crate) struct DataPath {
     pub(crate) cache: ChunkCache,
     pub(crate) leaves: LeafCache,
+    pub(crate) fetches: Fetches,
     pub(crate) pace: Pace,
     pub(crate) links: Links,
     /// One permit per upload that holds more than a few bytes of its body.
@@ -61,6 +63,7 @@ impl DataPath {
         Self {
             cache: ChunkCache::new(limits.cache_bytes),
             leaves: LeafCache::default(),
+            fetches: Fetches::default(),
             pace: Pace::default(),
             links: Links::default(),
             windows: Arc::new(Semaphore::new(WINDOWS)),

@@ -49,6 +49,11 @@ impl ChunkCache {
         self.chunks.get(&(bucket, id))
     }
 
+    /// Whether the chunk is held; asking does not make it hotter.
+    pub(crate) fn holds(&self, bucket: BucketId, id: ChunkId) -> bool {
+        self.chunks.peek(&(bucket, id)).is_some()
+    }
+
     /// Keeps a copy of a whole plain chunk, given as its pieces: they are small parts of larger buffers.
     pub(crate) fn put(&self, bucket: BucketId, id: ChunkId, pieces: &[Bytes]) {
         self.chunks.insert((bucket, id), Bytes::from(pieces.concat()));

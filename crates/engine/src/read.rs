@@ -2,6 +2,7 @@
 //!
 //! Every byte that leaves here was verified: by segment tag, or by cells held against a signed root and then by segment tag.
 
+pub(crate) mod coalesce;
 mod fetch;
 pub(crate) mod links;
 mod open;
@@ -20,13 +21,14 @@ use diaspore_block::record::{ChunkRef, Content, Encoding};
 use diaspore_ledger::{BlockEntry, ChunkPlace, Snapshot};
 use futures::future::{Either, ready};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{BlobStream, Error, ErrorKind};
 use crate::collect::Lease;
 use crate::namespace::{local, view};
 use crate::shared::{Meters, Shared};
-use open::{Opening, damaged, fetch_unit};
+use coalesce::Reading;
+use open::{damaged, fetch_unit};
 use unit::{FIRST_UNIT_BYTES, Item, UNIT_BYTES, Unit};
 use walk::{Piece, Step, Walker};
 
@@ -34,8 +36,6 @@ use walk::{Piece, Step, Walker};
 const AHEAD: usize = 5;
 /// Reads up to this many bytes leave their chunks in the memory tier; longer ones would only push others out.
 const CACHED_READ_BYTES: u64 = 1 << 20;
-/// Units of fewer bytes are fetched by the reader's own task.
-const SMALL_UNIT_BYTES: u64 = 256 << 10;
 
 /// Bytes `range` of a blob. What can fail before the first byte fails here. `lease` was taken before the blob was looked up.
 ///
@@ -167,7 +167,8 @@ impl Planner {
         };
         self.block = Some(Arc::clone(&block));
         let permit = memory(&self.shared, &unit).await?;
-        Ok(Some(Job::Unit(UnitJob { shared: Arc::clone(&self.shared), bucket: self.bucket, block, unit, permit, keep: self.keep })))
+        let job = UnitJob { shared: Arc::clone(&self.shared), bucket: self.bucket, block, unit: Arc::new(unit), permit, keep: self.keep };
+        Ok(Some(Job::Unit(job)))
     }
 }
 
@@ -190,14 +191,14 @@ struct UnitJob {
     shared: Arc<Shared>,
     bucket: BucketId,
     block: Arc<BlockEntry>,
-    unit: Unit,
+    unit: Arc<Unit>,
     permit: OwnedSemaphorePermit,
     keep: bool,
 }
 
 enum Done {
     Held(Bytes),
-    Unit(UnitJob, Box<Opening>),
+    Unit(UnitJob, Reading),
 }
 
 impl Job {
@@ -206,48 +207,31 @@ impl Job {
             Self::Held(bytes) => return Ok(Done::Held(bytes)),
             Self::Unit(job) => job,
         };
-        if job.unit.span.end - job.unit.span.start <= SMALL_UNIT_BYTES {
-            let opening = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit).await?;
-            return Ok(Done::Unit(job, Box::new(opening)));
-        }
-        // A task of its own goes on while the caller is slow to take bytes; it ends with the caller.
-        let (mut done, fetched) = oneshot::channel();
-        let shared = Arc::clone(&job.shared);
-        shared.spawn_read(async move {
-            let fetched = tokio::select! {
-                biased;
-                () = done.closed() => return,
-                fetched = fetch_unit(&job.shared, Arc::clone(&job.block), &job.unit) => fetched,
-            };
-            if done.send(fetched.map(|opening| Done::Unit(job, Box::new(opening)))).is_err() {
-                tracing::trace!("the reader is gone");
-            }
-        });
-        fetched.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::DataUnavailable, "the service is shutting down")))
+        let reading = Reading::begin(&job.shared, job.bucket, Arc::clone(&job.block), Arc::clone(&job.unit)).await?;
+        Ok(Done::Unit(job, reading))
     }
 }
 
 impl Done {
     /// The pieces in order; memory is given back behind the last.
     fn into_stream(self) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send {
-        let (mut job, opening) = match self {
+        let (job, reading) = match self {
             Self::Held(bytes) => return Either::Left(stream::once(ready(Ok(bytes)))),
-            Self::Unit(job, opening) => (job, opening),
+            Self::Unit(job, reading) => (job, reading),
         };
-        let items = std::mem::take(&mut job.unit.items).into_iter();
-        let pieces = stream::try_unfold((job, opening, items), |(job, mut opening, mut items)| async move {
-            let Some(item) = items.next() else { return Ok(None) };
-            let pieces = job.pieces(&mut opening, &item).await?;
-            Ok(Some((stream::iter(pieces.into_iter().map(Ok)), (job, opening, items))))
+        let pieces = stream::try_unfold((job, reading, 0), |(job, mut reading, at)| async move {
+            let Some(item) = job.unit.items.get(at) else { return Ok(None) };
+            let pieces = job.pieces(&mut reading, item).await?;
+            Ok(Some((stream::iter(pieces.into_iter().map(Ok)), (job, reading, at + 1))))
         });
         Either::Right(pieces.try_flatten())
     }
 }
 
 impl UnitJob {
-    async fn pieces(&self, opening: &mut Opening, item: &Item) -> Result<Vec<Bytes>, Error> {
-        let pieces = Box::pin(opening.bytes(item)).await?;
-        if self.keep && item.is_whole() {
+    async fn pieces(&self, reading: &mut Reading, item: &Item) -> Result<Vec<Bytes>, Error> {
+        let pieces = Box::pin(reading.bytes(item)).await?;
+        if self.keep && item.is_whole() && !self.shared.data.cache.holds(self.bucket, item.id) {
             self.shared.data.cache.put(self.bucket, item.id, &pieces);
         }
         debug_assert!(self.permit.num_permits() > 0, "a unit holds its memory");
@@ -270,9 +254,9 @@ async fn load_chunk(shared: &Arc<Shared>, bucket: BucketId, id: ChunkId) -> Resu
     let block = Arc::new(snapshot.block(place.block).map_err(local)?.ok_or_else(damaged)?);
     let len = u64::from(place.plain_len);
     let item = Item::new(&Piece { id, len, wanted: 0..len }, &place);
-    let unit = Unit::new(place.block, place.section, item.clone());
+    let unit = Arc::new(Unit::new(place.block, place.section, item.clone()));
     let _memory = memory(shared, &unit).await?;
-    let pieces = fetch_unit(shared, block, &unit).await?.bytes(&item).await?;
+    let pieces = Reading::begin(shared, bucket, block, unit).await?.bytes(&item).await?;
     shared.data.cache.put(bucket, id, &pieces);
     Ok(Bytes::from(pieces.concat()))
 }

@@ -403,6 +403,8 @@ pub(crate) struct Meters {
     pub(crate) deletes: AtomicU64,
     pub(crate) failovers: AtomicU64,
     pub(crate) failed_reads: AtomicU64,
+    /// Units that a reader took from another one's fetch.
+    pub(crate) coalesced_reads: AtomicU64,
     pub(crate) integrity_faults: AtomicU64,
     pub(crate) leaves: AtomicU64,
     pub(crate) signatures: AtomicU64,

@@ -24,6 +24,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         epoch: shared.writer.epoch.0,
         integrity_faults: Meters::read(&shared.meters.integrity_faults),
         failovers: Meters::read(&shared.meters.failovers),
+        coalesced_reads: Meters::read(&shared.meters.coalesced_reads),
         puts: Meters::read(&shared.meters.puts),
         gets: Meters::read(&shared.meters.gets),
         deletes: Meters::read(&shared.meters.deletes),

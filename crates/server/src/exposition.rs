@@ -105,6 +105,7 @@ fn engine_text(status: &Status) -> String {
         ("deletes_total", "Deletes.", status.deletes),
         ("proofs_total", "Merkle leaves and signatures made.", status.proofs),
         ("read_requests_total", "Requests that readers sent to providers.", status.read_requests),
+        ("coalesced_reads_total", "Fetches that readers of the same bytes shared.", status.coalesced_reads),
         ("hedged_requests_total", "Extra requests that slow answers were granted.", status.hedged_requests),
         ("failovers_total", "Reads that needed another shard than the first choice.", status.failovers),
         ("repaired_shards_total", "Shards made again.", status.integrity.repaired_shards),

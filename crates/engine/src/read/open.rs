@@ -164,22 +164,30 @@ impl Opening {
     /// # Errors
     /// When they do not open, and cannot be had otherwise.
     pub(super) async fn bytes(&mut self, item: &Item) -> Result<Vec<Bytes>, Error> {
+        let range = self.range(item)?;
+        self.open(self.segments(&range)).await?;
+        decode(item, self.stored(range)?)
+    }
+
+    /// The stored bytes of one item, or nothing when a segment does not open: then only [`Self::bytes`] helps.
+    pub(super) fn at_once(&mut self, item: &Item) -> Result<Option<Vec<Bytes>>, Error> {
+        let range = self.range(item)?;
+        if self.run.open(self.segments(&range)).is_err() {
+            return Ok(None);
+        }
+        self.stored(range).map(Some)
+    }
+
+    /// Where an item's stored bytes lie behind the first segment of the run.
+    fn range(&self, item: &Item) -> Result<Range<usize>, Error> {
         let base = u64::from(self.run.first) << self.run.seg_log2;
         let start = bound(item.stored.start.checked_sub(base).ok_or_else(damaged)?)?;
-        let end = bound(item.stored.end.checked_sub(base).ok_or_else(damaged)?)?;
-        self.open(end.div_ceil(1 << self.run.seg_log2)).await?;
-        let stored = self.stored(start..end)?;
-        if item.encoding == Encoding::Raw {
-            return Ok(stored);
-        }
-        let wanted = bound(item.wanted.start)?..bound(item.wanted.end)?;
-        let plain_len = bound(u64::from(item.plain_len))?;
-        let joined = match stored.as_slice() {
-            [one] => one.clone(),
-            several => Bytes::from(several.concat()),
-        };
-        let plain = on_cpu(plain_len, || compress::decompress_range(&joined, plain_len, wanted)).map_err(|error| wrong(&error))?;
-        Ok(vec![Bytes::from(plain)])
+        Ok(start..bound(item.stored.end.checked_sub(base).ok_or_else(damaged)?)?)
+    }
+
+    /// Segments that have to be open for `range`.
+    fn segments(&self, range: &Range<usize>) -> usize {
+        range.end.div_ceil(1 << self.run.seg_log2)
     }
 
     /// Opens segments until `count` are open; those that fail are fetched again from verified cells.
@@ -226,6 +234,21 @@ impl Opening {
         }
         Ok(pieces)
     }
+}
+
+/// What a reader wants of an item's stored bytes.
+pub(super) fn decode(item: &Item, stored: Vec<Bytes>) -> Result<Vec<Bytes>, Error> {
+    if item.encoding == Encoding::Raw {
+        return Ok(stored);
+    }
+    let wanted = bound(item.wanted.start)?..bound(item.wanted.end)?;
+    let plain_len = bound(u64::from(item.plain_len))?;
+    let joined = match stored.as_slice() {
+        [one] => one.clone(),
+        several => Bytes::from(several.concat()),
+    };
+    let plain = on_cpu(plain_len, || compress::decompress_range(&joined, plain_len, wanted)).map_err(|error| wrong(&error))?;
+    Ok(vec![Bytes::from(plain)])
 }
 
 fn bound(at: u64) -> Result<usize, Error> {

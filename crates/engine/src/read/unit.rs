@@ -16,7 +16,7 @@ pub(crate) const FIRST_UNIT_BYTES: u64 = 1 << 20;
 const GAP_BYTES: u64 = 128 << 10;
 
 /// A wanted piece and where its stored bytes lie in the plaintext of its section.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Item {
     pub(crate) id: ChunkId,
     pub(crate) encoding: Encoding,
@@ -45,7 +45,7 @@ impl Item {
 }
 
 /// Pieces out of one section of one block, in the order of the blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Unit {
     pub(crate) block: BlockId,
     pub(crate) section: u8,
