@@ -23,14 +23,14 @@ static REACHED: [AtomicBool; 1 << 15] = [const { AtomicBool::new(false) }; 1 << 
 
 pub(crate) fn on(id: u32) -> bool {
     static CHOSEN: OnceLock<u32> = OnceLock::new();
-    let chosen = *CHOSEN.get_or_init(|| match std::env::var("DIASPORE_MUTANT").as_deref() {
+    let chosen = *CHOSEN.get_or_init(|| match std::env::var("MUTANT").as_deref() {
         Ok("record") => u32::MAX,
         Ok(id) => id.parse().unwrap_or(0),
         Err(_) => 0,
     });
     if chosen == u32::MAX && !REACHED[id as usize].swap(true, Ordering::Relaxed) {
         use std::io::Write;
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(std::env::var("DIASPORE_REACHED").unwrap()).unwrap();
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(std::env::var("MUTANTS_REACHED").unwrap()).unwrap();
         file.write_all(format!("{id}\n").as_bytes()).unwrap();
     }
     chosen == id
@@ -46,6 +46,8 @@ pub(crate) struct Built {
     pub(crate) binaries: Vec<(PathBuf, PathBuf)>,
     /// The program that runs seeds of the simulation, and its folder.
     pub(crate) campaign: (PathBuf, PathBuf),
+    /// The service and command that integration tests start.
+    pub(crate) service: PathBuf,
 }
 
 /// One line of cargo's output, as far as it is read.
@@ -169,8 +171,9 @@ fn link(tree: &Path, target: &Path, all: Vec<Mutant>, refused: &BTreeSet<u32>) -
     crate::say("mutants: building the tests");
     let binaries = built(&["test", "--no-run", "--lib", "--test", "it"])?.collect();
     let campaign = built(&["build", "--example", "campaign"])?.next().ok_or("cargo names no program of the simulation")?;
+    let service = built(&["build", "--package", "metanode", "--bin", "metanode"])?.next().ok_or("cargo names no metanode")?.0;
     let (dropped, mutants) = all.into_iter().partition::<Vec<_>, _>(|mutant| refused.contains(&mutant.id));
-    Ok(Built { mutants, refused: dropped.len(), binaries, campaign })
+    Ok(Built { mutants, refused: dropped.len(), binaries, campaign, service })
 }
 
 /// One run of cargo: did it succeed, and what it said of the compiler's work.

@@ -9,8 +9,24 @@ use std::sync::{Mutex, PoisonError};
 use super::build::Built;
 use super::find::Mutant;
 
-/// Modules of the integration binary that are asked: those that drive the engine without processes and sockets.
-const INTEGRATION: [&str; 8] = ["atlas", "checkpoints", "claims", "histories", "recovery", "sim", "steps", "traces"];
+/// Modules of the integration binary that are asked. The others are about commands, wires and outages, and reach nothing more.
+const INTEGRATION: [&str; 15] = [
+    "atlas",
+    "buckets",
+    "checkpoints",
+    "claims",
+    "histories",
+    "joined",
+    "leaving",
+    "recovery",
+    "rescue",
+    "rotation",
+    "sim",
+    "steps",
+    "traces",
+    "trouble",
+    "upkeep",
+];
 /// Memory of one test, in KiB: a mutant may allocate without end.
 const MEMORY_KIB: u32 = 8 << 20;
 
@@ -23,6 +39,8 @@ const SEEDS: &str = "sim::seeds_hold";
 pub(crate) struct Test {
     binary: PathBuf,
     folder: PathBuf,
+    /// What it starts when it wants the process.
+    service: PathBuf,
     name: String,
     arguments: Vec<String>,
     /// Whatever the budget: it comes by places that the tests do not.
@@ -35,10 +53,11 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    fn new(program: &(PathBuf, PathBuf), name: &str, arguments: &[&str]) -> Self {
+    fn new(service: &Path, (binary, folder): &(PathBuf, PathBuf), name: &str, arguments: &[&str]) -> Self {
         Self {
-            binary: program.0.clone(),
-            folder: program.1.clone(),
+            binary: binary.clone(),
+            folder: folder.clone(),
+            service: service.to_owned(),
             name: name.to_owned(),
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
             always: false,
@@ -85,7 +104,7 @@ impl Outcome {
 pub(crate) fn record(built: &Built, folder: &Path, jobs: usize, unit: bool) -> Result<Vec<Test>, String> {
     let mut tests = Vec::new();
     if !unit {
-        tests.push(Test { always: true, ..Test::new(&built.campaign, "seeds of the simulation", &CAMPAIGN) });
+        tests.push(Test { always: true, ..Test::new(&built.service, &built.campaign, "seeds of the simulation", &CAMPAIGN) });
     }
     for program in &built.binaries {
         let (binary, home) = program;
@@ -95,7 +114,7 @@ pub(crate) fn record(built: &Built, folder: &Path, jobs: usize, unit: bool) -> R
         for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.strip_suffix(": test")) {
             let asked = !integration || !unit && name != SEEDS && INTEGRATION.iter().any(|module| name.split("::").next() == Some(module));
             if asked {
-                tests.push(Test::new(program, name, &[name, "--exact", "--quiet", "--test-threads=1"]));
+                tests.push(Test::new(&built.service, program, name, &[name, "--exact", "--quiet", "--test-threads=1"]));
             }
         }
     }
@@ -205,8 +224,9 @@ fn run(test: &Test, mutant: &str, reached: &Path, limit: f64) -> (End, f64) {
         .arg(&test.binary)
         .args(&test.arguments)
         .current_dir(&test.folder)
-        .env("DIASPORE_MUTANT", mutant)
-        .env("DIASPORE_REACHED", reached)
+        .env("METANODE_BIN", &test.service)
+        .env("MUTANT", mutant)
+        .env("MUTANTS_REACHED", reached)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
