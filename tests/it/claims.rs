@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diaspore_engine::config::Mode;
-use diaspore_testkit::{HostileStore, Op};
+use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 use diaspore_tests::sim::{Deployment, DiskFate};
 
-use crate::traces::{deployment, engine, get, on_paused_clock, put};
+use crate::traces::{deployment, deployment_under, engine, get, on_paused_clock, put};
 
 /// Claims that are never removed.
 const KEPT: usize = 64;
@@ -53,6 +53,35 @@ fn two_hundred_starts_leave_few_claims() {
         for key in ["first", "middle"] {
             assert_eq!(get(&engine(&world), &caller, key).await.unwrap(), key.as_bytes());
         }
+    });
+}
+
+/// Accounts that take one write and refuse the next: a start claims again for those that took its claim when the layout it named cannot be
+/// served by them, and no third time.
+#[test]
+fn accounts_that_flap_get_two_claims_of_a_start() {
+    on_paused_clock(async {
+        let (mut world, caller) = deployment_under("low-overhead", 3).await;
+        put(&engine(&world), &caller, "key", "text").await.unwrap();
+        engine(&world).settle_wait(Duration::from_mins(1)).await.unwrap();
+        let mut most = 0;
+        for start in 0..60 {
+            world.crash(DiskFate::Kept);
+            let before: Vec<_> = world.stores.iter().map(claims).collect();
+            for store in &world.stores {
+                store.set_faults(FaultPlan::from(Fault::chance(Misbehaviour::Full, 0.4).on(&[Op::Put])));
+            }
+            world.start(false).await.unwrap();
+            let new = world.stores.iter().zip(&before).map(|(store, before)| claims(store).difference(before).count()).max().unwrap();
+            assert!(new <= 2, "start {start} claimed {new} times");
+            most = most.max(new);
+            world.heal();
+            pruned(&world).await;
+        }
+        assert_eq!(most, 2, "some start claimed again");
+        world.crash(DiskFate::Kept);
+        world.start(false).await.unwrap();
+        assert_eq!(get(&engine(&world), &caller, "key").await.unwrap(), b"text");
     });
 }
 

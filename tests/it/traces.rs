@@ -29,7 +29,7 @@ pub(crate) async fn deployment(seed: u64) -> (Deployment, Caller) {
     deployment_under("quickstart", seed).await
 }
 
-async fn deployment_under(profile: &str, seed: u64) -> (Deployment, Caller) {
+pub(crate) async fn deployment_under(profile: &str, seed: u64) -> (Deployment, Caller) {
     let mut world = Deployment::new(seed, 6, profile).unwrap();
     world.start(true).await.unwrap();
     let caller = world.caller().await.unwrap();

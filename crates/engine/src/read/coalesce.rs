@@ -4,7 +4,7 @@
 //! bytes holds nobody up, and it ends with the last of them. Every reader holds its own lease and its own memory: a fetch may outlive
 //! the reader who began it. Blocks never change, so a unit's bytes are right for whoever finds it named by the map.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -12,7 +12,7 @@ use dashmap::mapref::entry::Entry;
 use diaspore_block::id::BucketId;
 use diaspore_ledger::BlockEntry;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared as Joint};
+use futures::future::{BoxFuture, Shared as SharedFuture};
 use tokio::sync::oneshot;
 
 use super::open::{Opening, decode, fetch_unit};
@@ -44,7 +44,7 @@ struct Fetch {
     shared: Arc<Shared>,
     key: Key,
     /// Not polled itself: it keeps what came, for those who join late.
-    outcome: Joint<BoxFuture<'static, Outcome>>,
+    outcome: SharedFuture<BoxFuture<'static, Outcome>>,
 }
 
 impl Drop for Fetch {
@@ -80,7 +80,7 @@ impl Fetch {
 
     /// Whether somebody who comes now is served by it: it goes on, or came in whole.
     fn is_good(&self) -> bool {
-        self.outcome.peek().is_none() || self.landing().is_some_and(|landing| landing.opening().is_some())
+        self.outcome.peek().is_none() || self.landing().is_some_and(|landing| !landing.is_gone())
     }
 
     /// What came, once it did.
@@ -112,13 +112,14 @@ impl Fetch {
 }
 
 impl Landing {
-    fn opening(&self) -> MutexGuard<'_, Option<Box<Opening>>> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Without a wait: while a reader is at it, it is there.
+    fn is_gone(&self) -> bool {
+        self.opening.try_lock().is_ok_and(|opening| opening.is_none())
     }
 
     /// The stored bytes of one item, or all that is left when they do not open.
     fn take(&self, item: &Item) -> Result<Taken, Error> {
-        let mut held = self.opening();
+        let mut held = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(opening) = held.as_mut() else { return Ok(Taken::Nothing) };
         if let Some(stored) = opening.at_once(item)? {
             return Ok(Taken::Stored(stored));
