@@ -1,5 +1,5 @@
 //! Mutation testing where a mutant costs a run, not a build:
-//! `cargo xtask mutants [--again] [--unit] [--jobs N] [--budget SECONDS] [--sample N] [PATH..]`.
+//! `cargo xtask mutants [--again] [--unit] [--jobs N] [--budget SECONDS] [--skip N] [--sample N] [PATH..]`.
 //!
 //! Building this workspace takes longer than most of its tests, and a tool that builds per mutant would take days. So all mutants are compiled
 //! into one set of test binaries, each behind a switch that the environment sets (mutant schemata: Untch, Offutt, Harrold 1993). The sources
@@ -11,7 +11,7 @@
 //! those that no test reaches count as not caught, and those that mean the same as the original are not taken out. A row per mutant lies in
 //! `mutants/report.tsv`; with `--again` what it says was caught is believed and only its other rows run. `--unit` leaves out the integration
 //! tests and the seeds, `--budget` bounds the usual seconds of the tests that one mutant meets (60), `--sample` takes so many mutants by a
-//! fixed draw. Bodies of macros (`tokio::select!` above all), constants and patterns are not
+//! fixed draw, behind the first `--skip` of it: tests that were written for one sample are measured by another. Bodies of macros (`tokio::select!` above all), constants and patterns are not
 //! mutated, nor is what only prints, logs or counts for people.
 
 mod build;
@@ -47,6 +47,8 @@ struct Wish {
     jobs: usize,
     /// Usual seconds of the tests that one mutant meets at most.
     budget: f64,
+    /// So many of the draw are left out.
+    skip: usize,
     sample: Option<usize>,
     subjects: Vec<String>,
 }
@@ -73,7 +75,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
     crate::say(&format!("mutants: {} compiled, {} not", built.mutants.len(), built.refused));
     let tests = run::record(&built, &folder, wish.jobs, wish.unit)?;
     let (mut rows, mut waiting) = (Vec::new(), Vec::new());
-    for mutant in drawn(built.mutants, wish.sample) {
+    for mutant in drawn(built.mutants, wish.skip, wish.sample) {
         match known.as_ref().map(|known| known.get(&name(&mutant))) {
             Some(Some(Some(by))) => rows.push(Row { mutant, outcome: Outcome::Caught(by.clone()) }),
             Some(None) => (),
@@ -112,7 +114,7 @@ fn write(report: &Path, rows: &[Row]) -> Result<(), String> {
 }
 
 fn wish(arguments: &[String]) -> Result<Wish, String> {
-    let mut wish = Wish { again: false, unit: false, jobs: 1, budget: 60.0, sample: None, subjects: Vec::new() };
+    let mut wish = Wish { again: false, unit: false, jobs: 1, budget: 60.0, skip: 0, sample: None, subjects: Vec::new() };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut number = || rest.next().and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| format!("{argument} needs a number"));
@@ -121,6 +123,7 @@ fn wish(arguments: &[String]) -> Result<Wish, String> {
             "--unit" => wish.unit = true,
             "--jobs" => wish.jobs = number()?.max(1) as usize,
             "--budget" => wish.budget = f64::from(number()?),
+            "--skip" => wish.skip = number()? as usize,
             "--sample" => wish.sample = Some(number()? as usize),
             option if option.starts_with('-') => return Err(format!("no option named {option}")),
             path => wish.subjects.push(path.to_owned()),
@@ -146,8 +149,8 @@ fn reported(report: &Path) -> Result<BTreeMap<Name, Option<String>>, String> {
     Ok(text.lines().filter_map(row).collect())
 }
 
-/// A sample that is the same for the same mutants, spread by a hash of their names (FNV-1a, mixed); all without a size.
-fn drawn(mut mutants: Vec<Mutant>, size: Option<usize>) -> Vec<Mutant> {
+/// A sample that is the same for the same mutants, spread by a hash of their names (FNV-1a, mixed), behind `skip` others; all without a size.
+fn drawn(mut mutants: Vec<Mutant>, skip: usize, size: Option<usize>) -> Vec<Mutant> {
     if let Some(size) = size {
         mutants.sort_by_cached_key(|mutant| {
             let (place, change) = name(mutant);
@@ -155,6 +158,7 @@ fn drawn(mut mutants: Vec<Mutant>, size: Option<usize>) -> Vec<Mutant> {
             let hash = place.bytes().chain(change.bytes()).fold(0xcbf2_9ce4_8422_2325, step);
             (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
         });
+        mutants.drain(..skip.min(mutants.len()));
         mutants.truncate(size);
     }
     mutants
