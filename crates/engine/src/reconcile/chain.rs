@@ -51,8 +51,9 @@ pub(super) struct Chain {
     pub(super) passed_over: Vec<IncarnationId>,
     /// Incarnations and the last of their sequences that counts, newest first.
     pub(super) ends: Vec<(IncarnationId, Seq)>,
-    /// The highest sequence that blocks of passed-over incarnations say was acknowledged. Too few of their shards are left to read
-    /// them, so they seem never to have decided; but what they witness must be there (PROTOCOL rule 8, C19).
+    /// The highest sequence that must be there (PROTOCOL rule 8, C19): where the decision of who rules stands, which nobody makes before all
+    /// it continues is there; and what blocks of passed-over incarnations say was acknowledged. Too few of their shards are left to read them,
+    /// so they seem never to have decided; but they are witnesses.
     pub(super) marks: Seq,
     /// The last sequence behind which an operator gave everything up that earlier incarnations wrote.
     pub(super) given_up_above: Option<Seq>,
@@ -151,6 +152,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
             if !knows_decision(ground, rank.1)? {
                 match beginning(ground, evidence, &subject).await? {
                     Beginning::Decided(start) => {
+                        chain.marks = chain.marks.max(start.decision.last_valid.next());
                         let before = start.decision.predecessor;
                         chain.ends.extend(before.map(|(predecessor, _)| (predecessor, start.decision.last_valid)));
                     }
@@ -164,6 +166,7 @@ pub(super) async fn find(ground: &Ground, book: &ClaimBook, evidence: &Evidence,
         }
         match beginning(ground, evidence, &subject).await? {
             Beginning::Decided(start) => {
+                chain.marks = chain.marks.max(start.decision.last_valid.next());
                 chain.ruling = Some(rank);
                 first_stretch = Some((subject, start));
                 break;

@@ -2,10 +2,11 @@
 
 use diaspore_block::claim::Claim;
 use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
+use diaspore_block::name::Names;
 use diaspore_ledger::ChainEntry;
 
 use super::left::NOBODY;
-use super::loss::{lose, onlooker, ranks};
+use super::loss::{RECOVER, accepted, lose, onlooker, onlooker_on, ranks, refused, written};
 use super::*;
 use crate::claim::{ClaimBook, Rank};
 use crate::reconcile::chain::{self, Chain, LARGEST_WINDOW, Local, Outcome, decided_subject, older_copy};
@@ -13,21 +14,27 @@ use crate::reconcile::loss::is_missing;
 use crate::reconcile::position::Evidence;
 
 /// Three lives: a decision, a tenant and two buckets; then twice a decision and two buckets. They begin at sequences 1, 5 and 8, and the last one
-/// ends at 10.
-async fn lives() -> (World, MemoryMedium) {
-    let (mut world, mut disk) = (World::new(), MemoryMedium::new());
+/// ends at 10. With the disk as each of them left it.
+async fn lives() -> (World, Vec<MemoryMedium>) {
+    let (mut world, mut disk, mut disks) = (World::new(), MemoryMedium::new(), Vec::new());
     for life in 0..3 {
         let engine = world.start(&disk, Mode::Start).await.unwrap();
         fill(&engine, &world, 2 * life..2 * life + 2).await;
         engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
         disk = disk.snapshot();
+        disks.push(disk.snapshot());
         crash(engine);
     }
-    (world, disk)
+    (world, disks)
 }
 
 async fn found(world: &World, local: Option<Local>) -> Outcome<Chain> {
-    let (ground, book) = (onlooker(world), ClaimBook::default());
+    found_on(world, &MemoryMedium::new(), local).await
+}
+
+/// The same, where `disk` knows some of the decisions.
+async fn found_on(world: &World, disk: &MemoryMedium, local: Option<Local>) -> Outcome<Chain> {
+    let (ground, book) = (onlooker_on(world, &disk.snapshot()), ClaimBook::default());
     book.survey(&ground, None).await;
     chain::find(&ground, &book, &Evidence::nothing(), NOBODY, local).await
 }
@@ -57,7 +64,7 @@ async fn a_disk_lacks_what_stands_behind_it_wherever_that_was_written() {
     let third = (8, 0, None, Some(8));
     let chain = found(&world, None).await.unwrap().unwrap();
     assert_eq!(stretches(&chain), [(1, 0, Some(4), None), second, third]);
-    assert_eq!((chain.ruling, chain.passed_over.len(), chain.marks, chain.given_up_above), (Some(all[2]), 0, Seq(0), None));
+    assert_eq!((chain.ruling, chain.passed_over.len(), chain.marks, chain.given_up_above), (Some(all[2]), 0, Seq(8), None));
     assert_eq!(chain.ends, [(all[1].1, Seq(7)), (all[0].1, Seq(4))]);
     let cases = [
         (at(0, 2, 1), vec![(1, 2, Some(4), None), second, third]),
@@ -99,6 +106,11 @@ async fn who_claimed_and_never_decided_is_passed_over() {
     let chain = found(&world, None).await.unwrap().unwrap();
     assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(all[2]), [late[1].1, late[0].1].as_slice()));
     assert!(!chain.passed_over.contains(&old.1) && stretches(&chain).len() == 3);
+    // Whoever looks is none of those before it.
+    let (ground, book) = (onlooker(&world), ClaimBook::default());
+    book.survey(&ground, None).await;
+    let chain = chain::find(&ground, &book, &Evidence::nothing(), late[1], None).await.unwrap().unwrap();
+    assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(all[2]), [late[0].1].as_slice()));
 }
 
 /// Too few shards of a decision are left to read it, so its writer seems never to have decided. What its blocks say was acknowledged is not
@@ -126,6 +138,9 @@ async fn a_decision_in_between_that_cannot_be_read_is_missing() {
     lose(&world, 0..4, all[1], 0).await;
     assert!(is_missing(&found(&world, None).await.unwrap_err()));
     assert!(is_missing(&found(&world, at(0, 4, 3)).await.unwrap_err()), "where the second began is not known");
+    // Nor whether what it ends with is a copy of what an earlier one wrote there; behind that nobody else wrote.
+    assert!(is_missing(&found(&world, at(0, 7, 6)).await.unwrap_err()));
+    assert!(found(&world, at(0, 8, 7)).await.unwrap_err().message.contains("fork"));
     assert_eq!(stretches(&found(&world, at(1, 6, 1)).await.unwrap().unwrap()), [(5, 2, Some(7), None), (8, 0, None, Some(8))]);
 }
 
@@ -244,5 +259,100 @@ async fn a_decision_that_was_carried_over_is_known_from_its_copy() {
     assert_eq!(stretches(&found(&world, at(1, 9, 0)).await.unwrap().unwrap()), [(9, 1, None, Some(11))]);
     for beyond in [at(0, 9, 8), at(1, 11, 2)] {
         assert!(found(&world, beyond).await.unwrap_err().message.contains("fork"));
+    }
+}
+
+/// Where the log before it ended is what a disk has to know of who rules. It has that from the decision, once it has applied it; before, in the
+/// midst of what was carried over, the providers tell.
+#[tokio::test(start_paused = true)]
+async fn a_disk_learns_from_providers_what_it_has_not_applied_of_who_rules() {
+    let (world, disks) = lives().await;
+    let all = ranks(&world).await;
+    let at = |seq: u64| Some(Local { seq: Seq(seq), incarnation: all[2].1, counter: Counter(seq - 8) });
+    let second_ends = [(all[1].1, Seq(7))];
+    for ignorant in [&MemoryMedium::new(), &disks[1]] {
+        let chain = found_on(&world, ignorant, at(8)).await.unwrap().unwrap();
+        assert_eq!((chain.ends.as_slice(), chain.marks), (second_ends.as_slice(), Seq(8)));
+    }
+    let chain = found_on(&world, &disks[2], at(10)).await.unwrap().unwrap();
+    assert_eq!((chain.ends.len(), chain.marks, stretches(&chain)), (0, Seq(0), vec![(8, 3, None, None)]), "it knows");
+    // So it does not matter to that one what became of the decision.
+    lose(&world, 0..4, all[2], 0).await;
+    assert_eq!(stretches(&found_on(&world, &disks[2], at(10)).await.unwrap().unwrap()), [(8, 3, None, None)]);
+}
+
+/// A short log that lay on k domains was carried over whole, and nothing came behind the decision. Then the first block goes, with its copy.
+///
+/// The decision can be read, so everything before it was there and counted. No block says that of another, as what is carried over says
+/// nothing was acknowledged, and the decision stands within a window of the hole: a start called the hole the end, and began a new log.
+#[tokio::test(start_paused = true)]
+async fn a_hole_below_a_decision_that_can_be_read_is_missing() {
+    for hole in 0..3 {
+        let mut world = World::new();
+        written(&mut world, 1).await;
+        for at in 0..3 {
+            world.wipe(at).await;
+        }
+        let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
+        assert_eq!(engine.status().released_seq, 4, "three that were carried over, and the decision");
+        crash(engine);
+        let all = ranks(&world).await;
+        lose(&world, 0..4, all[1], hole).await;
+        assert_eq!(stretches(&found(&world, None).await.unwrap().unwrap()), [(1, 0, None, Some(4))], "in the first writing");
+        lose(&world, 3..4, all[0], hole).await;
+        let chain = found(&world, None).await.unwrap().unwrap();
+        assert_eq!((stretches(&chain), chain.ends.as_slice()), (vec![(1, 0, None, Some(4))], [(all[0].1, Seq(3))].as_slice()));
+        let loss = refused(&mut world, &MemoryMedium::new()).await;
+        assert_eq!((loss.kept_through, loss.known_through, loss.unknown), (hole, 4, vec![(hole + 1, hole + 1)]));
+    }
+}
+
+/// A claim stands at every provider, and none of them shows what it says: whether its writer decided cannot be known from absence then.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_listed_and_cannot_be_read_leaves_all_open() {
+    let (world, _) = lives().await;
+    let all = ranks(&world).await;
+    let late = claimed(&world, 9, 9).await;
+    for (at, store) in world.stores.iter().enumerate() {
+        let name = Names::new(&world.keys.name).claim(&format!("p{at}"), late.1, late.0);
+        store.put(&name.as_str().into(), vec![0; 4096].into()).await.unwrap();
+    }
+    let (ground, book) = (onlooker(&world), ClaimBook::default());
+    // Somebody's claim names it.
+    book.learn(late);
+    book.survey(&ground, None).await;
+    let why = chain::find(&ground, &book, &Evidence::nothing(), NOBODY, None).await.unwrap().unwrap_err();
+    assert!(why.contains("cannot be read anywhere"), "{why}");
+    let own = chain::find(&ground, &book, &Evidence::nothing(), late, None).await.unwrap().unwrap();
+    assert_eq!(own.ruling, Some(all[2]));
+    // One that is named and that nobody lists never counted.
+    let (ground, book) = (onlooker(&world), ClaimBook::default());
+    for rank in &all {
+        book.learn(*rank);
+    }
+    book.learn(late);
+    let chain = chain::find(&ground, &book, &Evidence::nothing(), NOBODY, None).await.unwrap().unwrap();
+    assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(all[2]), [late.1].as_slice()));
+}
+
+/// Where an operator gave up what followed is known as long as a decision on the way says so, the first one or a later one.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_known_from_the_decisions_behind_it() {
+    for (hole, kept) in [(0, 0), (3, 3)] {
+        let mut world = World::new();
+        written(&mut world, 6).await;
+        lose(&world, 0..4, ranks(&world).await[0], hole).await;
+        let loss = refused(&mut world, &MemoryMedium::new()).await;
+        assert_eq!(loss.kept_through, kept);
+        let disk = MemoryMedium::new();
+        let engine = accepted(&mut world, &disk, &loss.token).await.unwrap();
+        fill(&engine, &world, 20..21).await;
+        engine.settle_wait(std::time::Duration::from_mins(1)).await.unwrap();
+        let disk = disk.snapshot();
+        crash(engine);
+        assert_eq!(found(&world, None).await.unwrap().unwrap().given_up_above, Some(Seq(kept)));
+        crash(world.start(&disk, Mode::Start).await.unwrap());
+        let later = found(&world, None).await.unwrap().unwrap();
+        assert_eq!((later.given_up_above, later.marks > Seq(kept)), (Some(Seq(kept)), true));
     }
 }

@@ -52,8 +52,13 @@ pub(in crate::reconcile) async fn bring_back(world: &World, saved: &[Vec<(object
 
 /// A ground to look at the providers from, as nobody's service.
 pub(in crate::reconcile) fn onlooker(world: &World) -> Ground {
+    onlooker_on(world, &MemoryMedium::new())
+}
+
+/// The same with a disk that holds something.
+pub(in crate::reconcile) fn onlooker_on(world: &World, disk: &MemoryMedium) -> Ground {
     let rng = Box::new(StdRng::seed_from_u64(77));
-    let ledger = Ledger::open(MemoryMedium::new(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
+    let ledger = Ledger::open(disk.clone(), &world.keys.ledger, OpenMode::ReadWrite, rng).unwrap();
     let clock = Arc::new(RuntimeClock::starting_at(Timestamp(1)));
     let config = EngineConfig::new(Profile { replication_factor: 4, max_cloud_providers: 6, ..Profile::default() });
     Ground::new(config, Arc::clone(&world.keys), world.fleet(), ledger, clock, Arc::new(SeededEntropy::new(77)))
