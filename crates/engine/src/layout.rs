@@ -128,7 +128,7 @@ mod tests {
     use diaspore_block::record::ProviderMode;
     use diaspore_policy::{ProviderId, ProviderSpec};
     use diaspore_provider::{Deadline, Fleet, FleetOptions};
-    use diaspore_testkit::FaultPlan;
+    use diaspore_testkit::{Fault, FaultPlan, Misbehaviour};
 
     use super::*;
     use crate::blob::tests::fixture::Fixture;
@@ -165,5 +165,32 @@ mod tests {
         assert_eq!(admitted(&ground), domains(&[1, 2, 3, 4, 5]));
         assert_eq!(usable(&ground), domains(&[3, 4, 5]));
         assert_eq!(healthy(&ground), domains(&[4, 5]));
+    }
+
+    /// A claim that names a domain which takes no writes would be one that no block of it can be acknowledged by.
+    #[tokio::test(start_paused = true)]
+    async fn a_domain_is_read_only_once_none_of_its_accounts_takes_writes() {
+        let fx = Fixture::start(6).await;
+        let mut ground = fx.engine.shared().ground.clone();
+        let id = |at: usize| ProviderId::new(&format!("p{at}")).unwrap();
+        let (pair, single) = (FailureDomain::new("pair"), FailureDomain::new("single"));
+        let store = |at: usize| {
+            let domain = if at < 2 { pair.clone() } else { single.clone() };
+            (ProviderSpec { domain, ..ProviderSpec::memory(id(at)) }, Arc::new(fx.stores[at].clone()) as _)
+        };
+        ground.fleet = Fleet::from_stores((0..3).map(store).collect(), FleetOptions::default());
+        let fill_up = async |at: usize| {
+            fx.stores[at].set_faults(FaultPlan::from(Fault::always(Misbehaviour::Full)));
+            while ground.fleet.health(&id(at)).unwrap().takes_writes {
+                let _none = ground.fleet.put(&id(at), "x", vec![vec![1].into()], Deadline::control()).await;
+            }
+        };
+        assert!(read_only(&ground).is_empty());
+        fill_up(0).await;
+        assert!(read_only(&ground).is_empty(), "there is another account");
+        fill_up(2).await;
+        assert_eq!(read_only(&ground), BTreeSet::from([single.clone()]), "though it answers");
+        fill_up(1).await;
+        assert_eq!(read_only(&ground), BTreeSet::from([pair, single]));
     }
 }

@@ -51,3 +51,6 @@ pub(super) async fn take(ground: &Ground, evidence: &Evidence, stretch: &Stretch
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

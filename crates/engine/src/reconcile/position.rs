@@ -330,5 +330,8 @@ mod tests {
         assert!(count(1, 2, 0).is_unacknowledged_on_word(true));
         assert!(count(2, 2, 0).is_unacknowledged_on_word(true), "2 + 1 <= 3");
         assert!(!count(3, 2, 0).is_unacknowledged_on_word(true));
+        // Who was declared lost brings nothing.
+        assert!(count(1, 2, 2).may_be_readable() && count(0, 3, 3).may_be_readable() && count(3, 0, 0).may_be_readable());
+        assert!(!count(1, 1, 1).may_be_readable() && !count(1, 2, 1).may_be_readable() && !count(0, 6, 0).may_be_readable());
     }
 }

@@ -124,10 +124,10 @@ async fn or_older_copy(
     counter: Counter,
     verdict: Verdict,
 ) -> Result<Verdict, Error> {
-    let seq = Seq(stretch.base.saturating_add(counter.0));
-    if matches!(verdict, Verdict::Readable(_)) || stretch.carried.is_none_or(|(_, below)| seq >= below) {
+    if matches!(verdict, Verdict::Readable(_)) {
         return Ok(verdict);
     }
+    let seq = Seq(stretch.base.saturating_add(counter.0));
     let older = Box::pin(older_copy(ground, book, evidence, stretch, seq)).await?;
     Ok(older.map_or(verdict, |found| Verdict::Readable(Box::new(found))))
 }
@@ -234,3 +234,6 @@ async fn find_end(
         counter = counter.next();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,10 @@ use diaspore_ledger::MemoryMedium;
 use diaspore_testkit::HostileStore;
 
 use super::*;
-use crate::claim::ClaimBook;
 use crate::config::Mode;
-use crate::layout::Layout;
 use crate::reconcile::Permitted;
-use crate::reconcile::tests::left::NOBODY;
-use crate::reconcile::tests::loss::{onlooker, saved};
+use crate::reconcile::tests::left::claimed;
+use crate::reconcile::tests::loss::{onlooker, onlooker_on, saved};
 use crate::reconcile::tests::{World, crash, fill};
 
 /// Two compacted logs, any 3 of 6 shards for each block of them, and a bucket behind them. Gives what they cover, oldest first.
@@ -55,18 +53,6 @@ fn stands(ground: &Ground) -> (bool, u64) {
 
 async fn parts(ground: &Ground, head: &Head) -> CompactedRoot {
     read::root(ground, &head.root, &BTreeSet::new()).await.unwrap()
-}
-
-fn claimed(ground: &Ground) -> Claimed {
-    let domains = ground.fleet.domains();
-    Claimed {
-        rank: NOBODY,
-        layout: Layout::choose(ground, &domains, 4).unwrap(),
-        acknowledged: domains,
-        quorum: 4,
-        book: ClaimBook::default(),
-        permitted: Permitted::Any,
-    }
 }
 
 #[test]
@@ -254,6 +240,7 @@ async fn an_installation_that_was_cut_short_is_made_again_or_given_up() {
     assert_eq!(stands(&ground), (true, 0));
     catch_up(&ground, &claimed_here, &evidence).await.unwrap().unwrap();
     assert_eq!(stands(&ground), (false, second));
+    let root = parts(&ground, &heads::find(&ground).await.heads[0]).await;
     // Nobody announces any more.
     for store in &world.hostile {
         let prefix = ground.names.head_prefix(store.name());
@@ -262,6 +249,10 @@ async fn an_installation_that_was_cut_short_is_made_again_or_given_up() {
         }
     }
     install(&ground, BaseStep::Begin).unwrap();
+    for at in 0..root.parts.len() {
+        let rows = part_at(&ground, &root, at, &BTreeSet::new()).await.unwrap();
+        install(&ground, BaseStep::Rows(Bytes::from(rows))).unwrap();
+    }
     world.hostile[..4].iter().for_each(|store| store.set_faults(diaspore_testkit::FaultPlan::down()));
     let why = catch_up(&ground, &claimed_here, &evidence).await.unwrap().unwrap_err();
     assert!(why.contains("broke off"), "{why}");
@@ -269,5 +260,40 @@ async fn an_installation_that_was_cut_short_is_made_again_or_given_up() {
     world.hostile[..4].iter().for_each(|store| store.set_faults(diaspore_testkit::FaultPlan::honest()));
     catch_up(&ground, &claimed_here, &evidence).await.unwrap().unwrap();
     assert_eq!(stands(&ground), (false, 0));
+    let view = ground.ledger.snapshot().unwrap();
+    assert!(view.tenants(None, 1).unwrap().is_empty() && view.blocks(None, 1).unwrap().is_empty(), "no row of it stays");
+    assert_eq!((view.log_size().unwrap(), view.chain().unwrap().len()), (0, 0));
     assert!(saved(&world).await.iter().all(Vec::is_empty), "the hostile ones stand in");
+}
+
+/// What speaks against a compacted log is a reason to look at the next one. A disk that fails is none: nothing was learnt about the log.
+#[tokio::test(start_paused = true)]
+async fn a_compacted_log_is_passed_over_for_what_is_wrong_with_it_and_not_for_what_is_wrong_here() {
+    let (world, [_, second]) = compacted(1).await;
+    let (disk, evidence) = (MemoryMedium::new(), Evidence::nothing());
+    let ground = onlooker_on(&world, &disk);
+    let known = claimed(&ground);
+    known.book.survey(&ground, None).await;
+    let announced = heads::find(&ground).await;
+    let useless = |tried: Tried| {
+        let Tried::Useless(why) = tried else { panic!("it was taken") };
+        assert_eq!(stands(&ground), (false, 0), "nothing is begun");
+        why
+    };
+    let misled = Head { covers: announced.heads[0].covers.next(), ..announced.heads[0].clone() };
+    assert!(useless(try_one(&ground, &known, &evidence, &misled).await.unwrap()).contains("another root"));
+    // Nobody claims to have written it.
+    let head = &announced.heads[0];
+    assert!(useless(try_one(&ground, &claimed(&ground), &evidence, head).await.unwrap()).contains("which no provider knows"));
+    ground.unjudged.are_wrong("a shard", diaspore_block::BlockError::Unsupported { what: "manifest", version: 2 });
+    let newer = try_one(&ground, &known, &evidence, head).await.err().unwrap();
+    assert!(newer.message.contains("newer version"), "{newer}");
+    let sound = onlooker(&world);
+    assert!(matches!(try_one(&sound, &known, &evidence, head).await.unwrap(), Tried::Installed));
+    assert_eq!(stands(&sound), (false, second));
+    let failing = MemoryMedium::new();
+    let ground = onlooker_on(&world, &failing);
+    failing.fail_syncs(true);
+    assert!(ground.ledger.append(JournalEntry::Migrated { from: 1, to: 2 }).is_err());
+    assert_eq!(try_one(&ground, &known, &evidence, head).await.err().unwrap().kind, ErrorKind::LocalStore);
 }

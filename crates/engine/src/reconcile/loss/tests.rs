@@ -3,12 +3,13 @@
 use diaspore_block::id::PrincipalId;
 use diaspore_block::record::RecordKind;
 use diaspore_ledger::MemoryMedium;
+use diaspore_testkit::{FaultPlan, HostileStore};
 
 use super::*;
 use crate::api::{BodyStream, Caller, PutOptions};
 use crate::config::Mode;
 use crate::reconcile::position::Care;
-use crate::reconcile::tests::left::Left;
+use crate::reconcile::tests::left::{Left, claimed};
 use crate::reconcile::tests::loss::{RECOVER, accepted, lose, onlooker, ranks, refused as list_of, written};
 use crate::reconcile::tests::{World, crash, fill};
 
@@ -230,4 +231,125 @@ async fn only_a_recovery_lists_what_is_lost_and_only_if_something_is() {
     let stranger = written(&mut other, 9).await;
     let fork = world.start(&stranger.snapshot(), RECOVER).await.unwrap_err();
     assert!(fork.kind == ErrorKind::RefusedState && !fork.source.is_some_and(|source| source.is::<Loss>()), "{}", fork.message);
+}
+
+fn word() -> AcceptLoss {
+    AcceptLoss { token: String::new(), by: "an operator".to_owned() }
+}
+
+/// What follows from what this build cannot judge is no list, and the disk stays as it is. No more is what follows while a compacted log may come back.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_listed_once_something_could_not_be_judged_or_while_a_compacted_log_may_come_back() {
+    let mut world = World::new();
+    world.hostile = (0..6).map(|at| HostileStore::new(&format!("p{at}"), rand::SeedableRng::seed_from_u64(at))).collect();
+    let engine = world.start(&MemoryMedium::new(), Mode::Start).await.unwrap();
+    fill(&engine, &world, 0..2).await;
+    let covers = engine.checkpoint_log().await.unwrap().covers;
+    crash(engine);
+    let stands = |ground: &Ground| ground.ledger.snapshot().unwrap().applied_seq().unwrap().0;
+    let ground = onlooker(&world);
+    let known = claimed(&ground);
+    known.book.survey(&ground, None).await;
+    ground.unjudged.are_wrong("a shard", diaspore_block::BlockError::Unsupported { what: "manifest", version: 2 });
+    let newer = assess(&ground, &known, &Evidence::nothing()).await.err().unwrap();
+    assert!(newer.message.contains("newer version") && stands(&ground) == 0, "{newer}");
+    world.hostile[..4].iter().for_each(|store| store.set_faults(FaultPlan::down()));
+    let hidden = assess(&onlooker(&world), &known, &Evidence::nothing()).await.err().unwrap();
+    assert!(hidden.kind == ErrorKind::DataUnavailable && hidden.message.contains("bring silent domains back"), "{hidden}");
+    world.hostile[..4].iter().for_each(|store| store.set_faults(FaultPlan::honest()));
+    let ground = onlooker(&world);
+    let plan = assess(&ground, &known, &Evidence::nothing()).await.unwrap();
+    assert_eq!(stands(&ground), covers);
+    assert!(plan.loss.kept_through >= covers && plan.loss.unknown.is_empty());
+}
+
+/// What the journal holds is taken from there, and no look at providers tells that nothing may be concluded any more.
+#[tokio::test(start_paused = true)]
+async fn a_walk_over_the_journal_alone_is_refused_all_the_same() {
+    let left = Left::new().await;
+    let (_, book) = left.looked_at().await;
+    let shared = left.writer.shared();
+    let mut evidence = Evidence::nothing();
+    let diaspore_ledger::JournalEntry::Block(issued) = left.next(1, 5).remove(0).journal_entry() else { panic!("a block") };
+    evidence.held.insert((shared.writer.incarnation, Counter(5)), vec![issued]);
+    let known = claimed(&shared);
+    known.book.survey(&shared, None).await;
+    let remains = Remains::find(&shared, &book, &evidence, &Hints::default(), (None, Seq(0))).await.unwrap();
+    let walked = async || {
+        let mut walk = Walk::begin(&shared, &known).unwrap();
+        walk.through(&shared, &evidence, &book, (&remains, Seq(0))).await.map(|()| walk)
+    };
+    let walk = walked().await.unwrap();
+    assert_eq!((walk.loss.kept_through, walk.loss.known_through, walk.ruling), (6, 6, Some(book.ranks()[0])));
+    shared.unjudged.are_wrong("a shard", diaspore_block::BlockError::Unsupported { what: "manifest", version: 2 });
+    assert!(walked().await.err().unwrap().message.contains("newer version"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_took_no_claim_is_silent_unless_it_was_declared_lost() {
+    let left = Left::new().await;
+    left.lose(0..4, 2);
+    let (ground, book) = left.looked_at().await;
+    let domain = |at: usize| ground.fleet.providers()[at].domain.clone();
+    let mut known = claimed(&ground);
+    known.book = book;
+    known.acknowledged.retain(|taker| ![domain(4), domain(5)].contains(taker));
+    let evidence = Evidence { lost: BTreeSet::from([domain(4)]), ..Evidence::nothing() };
+    let loss = assess(&ground, &known, &evidence).await.unwrap().loss;
+    assert_eq!((loss.declared, loss.silent), (vec![domain(4).to_string()], vec![domain(5).to_string()]));
+    assert_eq!((loss.kept_through, loss.known_through, loss.incarnations.len()), (2, 5, 1));
+    assert!(loss.log_size > 0 && loss.token.len() == 19 && !loss.log_root.is_empty());
+    // Nobody is given up of whom nothing stands behind the end.
+    known.book.learn((diaspore_block::id::Epoch(9), IncarnationId::from_bytes([9; 16])));
+    assert_eq!(assess(&ground, &known, &evidence).await.unwrap().loss.incarnations.len(), 1);
+}
+
+/// The log goes on behind the last position that is kept, and the decision knows who wrote it: from that one's next block on the journal forgets.
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_is_the_log_up_to_the_hole_and_who_ruled_there() {
+    for (hole, kept, pending, applied) in [(Some(2), 2, vec![1, 2], 0), (None, 5, vec![2, 3, 4, 5], 1)] {
+        let left = Left::new().await;
+        if let Some(counter) = hole {
+            left.lose(0..4, counter);
+        }
+        let (ground, book) = left.looked_at().await;
+        let (ruling, late) = (book.ranks()[0], (diaspore_block::id::Epoch(9), IncarnationId::from_bytes([9; 16])));
+        let mut known = claimed(&ground);
+        known.book = book;
+        known.book.learn(late);
+        let evidence = Evidence::nothing();
+        let plan = assess(&ground, &known, &evidence).await.unwrap();
+        assert_eq!(plan.loss.kept_through, kept);
+        let (chain, end) = accept(&ground, &known, &evidence, plan, &word()).await.unwrap();
+        let [stretch] = chain.stretches.as_slice() else { panic!("{chain:?}") };
+        assert_eq!((stretch.subject.incarnation, stretch.base, stretch.from), (ruling.1, 1, Counter(kept)));
+        assert!(stretch.through.is_none() && stretch.carried.is_none());
+        assert_eq!((chain.ruling, chain.passed_over, chain.ends), (Some(ruling), vec![late.1], vec![(ruling.1, Seq(kept))]));
+        assert_eq!((chain.given_up_above, chain.marks), (Some(Seq(kept)), Seq(0)));
+        assert_eq!(end.pending.iter().map(|found| found.seq().0).collect::<Vec<_>>(), pending);
+        assert_eq!(ground.ledger.snapshot().unwrap().applied_seq().unwrap(), Seq(applied), "a window waits for the decision");
+        assert_eq!((end.last, end.next_counter, end.adrift), (Seq(kept), Counter(kept), None));
+        assert_eq!(end.may_have_lost, [Seq(kept + 1), ALL_LATER]);
+        assert!(end.reason.unwrap().contains("accepted by an operator"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_between_the_list_and_the_word_refuses_the_word() {
+    let left = Left::new().await;
+    left.lose(0..4, 3);
+    let (ground, book) = left.looked_at().await;
+    let mut known = claimed(&ground);
+    known.book = book;
+    let plan = assess(&ground, &known, &Evidence::nothing()).await.unwrap();
+    left.lose(0..4, 1);
+    let changed = accept(&ground, &known, &Evidence::nothing(), plan, &word()).await.err().unwrap();
+    assert!(changed.message.contains("changed meanwhile") && !is_missing(&changed), "{changed}");
+    // The same positions with another log.
+    let left = Left::new().await;
+    let (ground, book) = left.looked_at().await;
+    known.book = book;
+    let mut plan = assess(&ground, &known, &Evidence::nothing()).await.unwrap();
+    plan.loss.log_root = "another".to_owned();
+    assert!(accept(&ground, &known, &Evidence::nothing(), plan, &word()).await.err().unwrap().message.contains("changed meanwhile"));
 }

@@ -9,10 +9,11 @@ use super::left::{Left, NOBODY};
 use super::loss::onlooker;
 use super::*;
 use crate::reconcile::chain::{self, Outcome};
-use crate::reconcile::loss::is_missing;
+use crate::reconcile::loss::{ALL_LATER, is_missing};
 use crate::reconcile::position::{Care, Evidence, Subject, Verdict};
 use crate::reconcile::tail::{self, End};
-use crate::shared::Ground;
+use crate::reconcile::too_few_to_decide;
+use crate::shared::{Ground, Stage};
 
 fn domains(ground: &Ground, homes: std::ops::Range<usize>) -> BTreeSet<FailureDomain> {
     ground.fleet.providers()[homes].iter().map(|spec| spec.domain.clone()).collect()
@@ -165,6 +166,8 @@ async fn an_absent_block_is_void_as_far_as_the_silent_cannot_have_it() {
     let Verdict::Unacknowledged { visible: true, on_word: false, acked_through: Seq(4), .. } = judged else { panic!("{judged:?}") };
     left.silence(5..6);
     let ground = onlooker(&left.world);
+    let nothing = left.judged(6, Care::Tail).await;
+    assert!(matches!(&nothing, Verdict::Unacknowledged { silent, .. } if silent.is_empty()), "one shard would not help: {nothing:?}");
     let judged = left.judged(5, Care::Tail).await;
     let Verdict::Undetermined { visible: true, why, silent } = judged else { panic!("{judged:?}") };
     assert_eq!(silent, domains(&ground, 5..6));
@@ -190,6 +193,11 @@ async fn an_absent_block_is_void_as_far_as_the_silent_cannot_have_it() {
 async fn a_block_is_found_in_any_k_shards_and_counted_on_all_its_domains() {
     let left = Left::new().await;
     let ground = onlooker(&left.world);
+    // Its claim may have named another k than it was written with.
+    for usual_k in [1, 6] {
+        let judged = Evidence::nothing().judge(&ground, &Subject { usual_k, ..left.subject() }, Counter(2), Care::Replay).await;
+        assert!(matches!(judged, Ok(Verdict::Readable(found)) if found.domains == 6 && !found.partial), "{usual_k}");
+    }
     let Verdict::Readable(mut found) = left.judged(2, Care::Replay).await else { panic!() };
     assert!(found.partial && (3..6).contains(&found.domains), "{}", found.domains);
     found.count_domains(&ground).await;
@@ -206,4 +214,74 @@ async fn a_block_is_found_in_any_k_shards_and_counted_on_all_its_domains() {
     for care in [Care::Replay, Care::Tail] {
         assert!(matches!(left.judged(2, care).await, Verdict::Unacknowledged { visible: true, .. }));
     }
+}
+
+/// Where everybody has to be asked for every attempt, whoever is slow is waited for once. A replay waits twice where it must, and asks each for
+/// one object where the first attempt is enough.
+#[tokio::test(start_paused = true)]
+async fn four_attempts_do_not_take_four_times_as_long() {
+    let left = Left::new().await;
+    let gets = || left.world.hostile.iter().map(|store| store.requests(Op::Get)).sum::<u64>();
+    let pause = std::time::Duration::from_millis(50);
+    let slow = Misbehaviour::Latency { fixed: pause, jitter: std::time::Duration::ZERO };
+    left.world.hostile.iter().for_each(|store| store.set_faults(FaultPlan::from(Fault::always(slow))));
+    for (counter, care, waits, asked) in [(2, Care::Replay, 1, 6), (5, Care::Tail, 1, 24), (5, Care::Replay, 2, 24)] {
+        let (begun, before) = (tokio::time::Instant::now(), gets());
+        left.judged(counter, care).await;
+        let took = begun.elapsed();
+        assert!(took >= pause * waits && took < pause * (waits + 1), "{counter} {care:?}: {took:?}");
+        assert!(gets() - before <= asked, "{counter} {care:?}: {} requests", gets() - before);
+    }
+}
+
+/// The journal adds content: what it holds is there for whoever replays, and whoever wants to know on how many domains it lies asks them.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_the_journal_holds_is_readable_wherever_it_lies() {
+    let left = Left::new().await;
+    let built = left.next(1, 5).remove(0);
+    left.plant(&built, 0..2).await;
+    let JournalEntry::Block(issued) = built.journal_entry() else { panic!("a block") };
+    let key = (left.subject().incarnation, Counter(5));
+    let evidence = |issued| Evidence { held: std::collections::BTreeMap::from([(key, vec![issued])]), ..Evidence::nothing() };
+    let damaged = diaspore_ledger::IssuedBlock { manifest: issued.manifest.slice(1..), ..issued.clone() };
+    let held = evidence(issued);
+    let ground = onlooker(&left.world);
+    let judged = async |evidence: &Evidence, care| evidence.judge(&ground, &left.subject(), Counter(5), care).await.unwrap();
+    let gets = || left.world.hostile.iter().map(|store| store.requests(Op::Get)).sum::<u64>();
+    let before = gets();
+    let Verdict::Readable(mut found) = judged(&held, Care::Replay).await else { panic!("it is held") };
+    assert_eq!((found.seq(), found.partial, gets()), (Seq(6), true, before), "nobody is asked");
+    found.count_domains(&ground).await;
+    assert_eq!((found.domains, found.partial), (2, false));
+    let Verdict::Readable(found) = judged(&held, Care::Tail).await else { panic!("it is held") };
+    assert_eq!((found.seq(), found.domains, found.partial), (Seq(6), 2, false));
+    let placements = found.applied(&ground).unwrap().facts.placements;
+    assert_eq!(placements.iter().map(|at| (at.shard, at.provider.as_str())).collect::<Vec<_>>(), [(0, "p0"), (1, "p1")]);
+    // A journal that is damaged there holds nothing.
+    for care in [Care::Replay, Care::Tail] {
+        assert!(matches!(judged(&evidence(damaged.clone()), care).await, Verdict::Unacknowledged { visible: true, .. }));
+    }
+}
+
+/// Nobody may decide on k domains, and the operator asked what can be read: it is shown, and what it lacks is said.
+#[tokio::test(start_paused = true)]
+async fn a_recovery_with_too_few_domains_shows_what_it_read_and_a_start_shows_nothing() {
+    let left = Left::new().await;
+    let (ground, book) = left.looked_at().await;
+    let chain = chain::find(&ground, &book, &Evidence::nothing(), NOBODY, None).await.unwrap().unwrap();
+    let end = tail::read(&ground, &book, &Evidence::nothing(), &chain, (Seq(0), Seq(0))).await.unwrap().unwrap();
+    let few = crate::api::Error::new(ErrorKind::TooFewDomains, "bring back 2 more");
+    let stands = || ground.ledger.snapshot().unwrap().applied_seq().unwrap().0;
+    let shown = |mode: Mode, end: &End| {
+        let mut ground = ground.clone();
+        ground.config.mode = mode;
+        too_few_to_decide(ground, end, &few).unwrap().stage.get()
+    };
+    assert!(matches!(shown(Mode::Start, &end), Stage::Undetermined(why) if why == "bring back 2 more"));
+    assert_eq!(stands(), 1, "the tail waits for a decision");
+    let Stage::ReadOnly(why) = shown(super::loss::RECOVER, &end) else { panic!("it was asked for") };
+    assert_eq!((why.as_str(), stands()), ("recovered without a decision: bring back 2 more", 5));
+    let lacking = End { may_have_lost: vec![Seq(6), ALL_LATER], ..End::default() };
+    let Stage::ReadOnly(why) = shown(super::loss::RECOVER, &lacking) else { panic!("it was asked for") };
+    assert!(why.ends_with("acknowledged writes may have been lost at sequence 6, everything later"), "{why}");
 }

@@ -12,6 +12,8 @@ use super::loss::onlooker;
 use super::*;
 use crate::claim::{ClaimBook, Rank};
 use crate::commit::{Built, Draft, NewRecord, Tip, body_of, build_attempt};
+use crate::layout::Layout;
+use crate::reconcile::{Claimed, Permitted};
 use crate::scatter::put_shard;
 use crate::shared::Ground;
 
@@ -85,5 +87,18 @@ impl Left {
         let (ground, book) = (onlooker(&self.world), ClaimBook::default());
         book.survey(&ground, None).await;
         (ground, book)
+    }
+}
+
+/// What a claim that everybody took gives to go on with: of nobody's incarnation, and with an empty book.
+pub(in crate::reconcile) fn claimed(ground: &Ground) -> Claimed {
+    let domains = ground.fleet.domains();
+    Claimed {
+        rank: NOBODY,
+        layout: Layout::choose(ground, &domains, 4).unwrap(),
+        acknowledged: domains,
+        quorum: 4,
+        book: ClaimBook::default(),
+        permitted: Permitted::Any,
     }
 }

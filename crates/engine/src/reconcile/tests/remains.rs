@@ -230,7 +230,8 @@ async fn a_provider_that_lists_too_much_gives_no_hints() {
     }
     assert_eq!(Hints::gather(&ground).await.objects(), all + 2 * each as u64);
     assert_eq!(Hints::gather_up_to(&ground, 2 * each).await.objects(), all - each as u64);
-    assert_eq!(Hints::gather_up_to(&ground, 3).await.objects(), 0);
+    assert_eq!(Hints::gather_up_to(&ground, each).await.objects(), all - each as u64, "as many as it may be are not too many");
+    assert_eq!(Hints::gather_up_to(&ground, each - 1).await.objects(), 0);
 }
 
 /// Nothing can be read of it, and a provider takes its time for every answer: many are asked for at once.
