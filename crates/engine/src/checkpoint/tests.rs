@@ -81,6 +81,50 @@ async fn a_log_that_grew_enough_is_compacted_without_being_asked() {
     assert!(!is_due(&shared).unwrap());
 }
 
+/// After ten seconds, then after twice as long each time, and not later than every ten minutes; after a success from the beginning.
+#[tokio::test(start_paused = true)]
+async fn one_that_failed_is_tried_again_ever_later() {
+    let fx = Fixture::compacting_after(5, 1).await;
+    let shared = fx.engine.shared();
+    fx.put(b"a", &random(3000, 1)).await.unwrap();
+    // What was written just now is not given back: none can be called whole.
+    let forget = |new: bool| {
+        for store in &fx.stores[..3] {
+            store.take_snapshot();
+            store.set_faults(if new { FaultPlan::from(Fault::always(Misbehaviour::RollBack).on(&[Op::Get])) } else { FaultPlan::honest() });
+        }
+    };
+    let written = || shared.bulk_counter.load(std::sync::atomic::Ordering::Relaxed);
+    // Seconds between the beginnings of the next few.
+    let pauses = async |count: usize| {
+        let (mut known, mut begun) = (written(), Vec::new());
+        while begun.len() <= count {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if written() != known {
+                known = written();
+                begun.push(Instant::now());
+            }
+        }
+        begun.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect::<Vec<_>>()
+    };
+    forget(true);
+    for (pause, least) in pauses(8).await.into_iter().zip([10, 20, 40, 80, 160, 320, 600, 600]) {
+        assert!((least..least + 12).contains(&pause), "{pause} of {least}");
+    }
+    assert!(fx.view().compactions().unwrap().is_empty());
+    forget(false);
+    while fx.view().compactions().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    forget(true);
+    for key in b'a'..b'u' {
+        fx.put(&[key], &random(3000, key.into())).await.unwrap();
+    }
+    for (pause, least) in pauses(2).await.into_iter().zip([10, 20]) {
+        assert!((least..least + 12).contains(&pause), "{pause} of {least} after a success");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_that_are_asked_for_are_numbered_and_say_how_they_went() {
     let fx = Fixture::start(5).await;

@@ -90,7 +90,7 @@ impl Block {
     }
 
     fn is_dead_by(&self, permille: u64) -> bool {
-        self.held > 0 && self.dead().saturating_mul(1000) > self.held.saturating_mul(permille)
+        self.dead().saturating_mul(1000) > self.held.saturating_mul(permille)
     }
 
     /// Moving what lives in it: read once, written as its share of a block, read back, removed.
@@ -108,7 +108,7 @@ impl Block {
     }
 }
 
-/// The blocks that are worth emptying, of those that have something alive in them, the deadest first.
+/// The blocks that are worth emptying, of those that have something alive and something dead in them, the deadest first.
 ///
 /// `all` is the sum of [`Block::held`] over every block that stays, these among them, and `dead` what of it is dead: the bound on dead bytes is about that.
 pub(crate) fn sparse(blocks: Vec<Block>, (all, dead): (u64, u64), bounds: Bounds, price: &Price) -> Vec<Block> {
@@ -117,7 +117,7 @@ pub(crate) fn sparse(blocks: Vec<Block>, (all, dead): (u64, u64), bounds: Bounds
     let (mut all, mut dead) = (all, dead);
     chosen.retain(|block| {
         let over = bounds.most_dead_permille.is_some_and(|most| u128::from(dead) * 1000 > u128::from(all) * u128::from(most));
-        let goes = block.dead() > 0 && (over || (block.is_dead_by(bounds.dead_permille) && block.pays(price)));
+        let goes = over || (block.is_dead_by(bounds.dead_permille) && block.pays(price));
         if goes {
             dead = dead.saturating_sub(block.dead());
             all = all.saturating_sub(block.dead());
@@ -157,6 +157,63 @@ mod tests {
         let blocks = vec![block(1, 11_900_000), block(2, 11_000_000), block(3, 6_000_000)];
         let chosen = sparse(blocks, (36_000_000, 7_100_000), bounds, &Price { egress_gb: u64::MAX / 1000, ..price() });
         assert_eq!(chosen.iter().map(|block| block.id.as_bytes()[0]).collect::<Vec<_>>(), [3], "then 1.1 of 30 are left: below 5 %");
+    }
+
+    #[test]
+    fn the_deadest_goes_first_by_its_share_and_not_by_its_bytes() {
+        let small = Block { held: 1_000_000, live: 100_000, ..block(1, 0) };
+        let blocks = vec![block(2, 3_000_000), small, block(3, 2_000_000)];
+        let chosen = sparse(blocks.clone(), (50_000_000, 20_000_000), Bounds::default(), &Price::default());
+        assert_eq!(chosen, [blocks[1], blocks[2], blocks[0]], "90 % of it, 83 % and 75 %");
+        let alike = vec![block(9, 1_000_000), block(4, 1_000_000)];
+        assert_eq!(sparse(alike.clone(), (50_000_000, 22_000_000), Bounds::default(), &Price::default()), [alike[1], alike[0]]);
+    }
+
+    /// What was chosen counts no more, neither among the dead bytes nor among all: the bound is about what is left then.
+    #[test]
+    fn as_many_are_emptied_as_the_bound_on_dead_bytes_takes_and_no_more() {
+        let of = |id: u8, dead: u64| Block { held: 100, live: 100 - dead, stored: 200, ..block(id, 0) };
+        let blocks = || vec![of(1, 60), of(2, 50), of(3, 40)];
+        let chosen = |most: u64, all: u64| {
+            let bounds = Bounds { most_dead_permille: Some(most), ..Bounds::default() };
+            let dear = Price { egress_gb: u64::MAX / 1000, ..price() };
+            sparse(blocks(), (all, 150), bounds, &dear).iter().map(|block| block.id.as_bytes()[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(150, 1000), [0; 0], "150 of 1000 may be dead, and are");
+        assert_eq!(chosen(149, 1000), [1]);
+        assert_eq!(chosen(95, 1000), [1, 2], "90 of 940 are still more than 9.5 %, though they are not of 1000");
+        assert_eq!(chosen(96, 1000), [1]);
+        assert_eq!(chosen(0, 1000), [1, 2, 3]);
+        let bounds = Bounds { dead_permille: 1000, ..Bounds::default() };
+        assert!(sparse(blocks(), (1000, 150), bounds, &Price::default()).is_empty(), "without a bound only by its own share");
+    }
+
+    /// Six months of what the providers would not have to keep, against what reading and writing the rest costs.
+    #[test]
+    fn it_pays_to_the_very_microdollar() {
+        // Of 20 MB 5 are still needed: 15 MB for six months are 720. 3 MB are read, 5 are written and read back: 720.
+        let block = block(1, 3_000_000);
+        let price = Price { storage_gb_month: 8_000, egress_gb: 90_000, ..Price::default() };
+        assert_eq!((price.storage_month(15_000_000) * HORIZON_MONTHS, block.cost_of_emptying(&price).microdollars), (720, 720));
+        assert!(block.pays(&price));
+        assert!(!block.pays(&Price { egress_gb: 90_001, ..price.clone() }));
+        let wide = Block { stored: 4_000_000, ..block };
+        assert!(wide.pays(&Price::default()) && !wide.pays(&price), "it frees nothing");
+    }
+
+    #[test]
+    fn costs_add_up_figure_by_figure() {
+        let one = Cost { writes: 1, reads: 2, deletes: 3, bytes_read: 4, bytes_written: 5, microdollars: 6 };
+        let mut sum = Cost { writes: 10, reads: 20, deletes: 30, bytes_read: 40, bytes_written: 50, microdollars: 60 };
+        sum.add(&one);
+        assert_eq!(sum, Cost { writes: 11, reads: 22, deletes: 33, bytes_read: 44, bytes_written: 55, microdollars: 66 });
+        let priced = Cost { microdollars: 9, ..one }.priced(&Price {
+            write_million: 7_000_000,
+            read_million: 3_000_000,
+            egress_gb: 1 << 30,
+            ..Price::default()
+        });
+        assert_eq!(priced, Cost { microdollars: 7 + 6 + 5, ..one }, "deleting is free, and so is sending to a provider");
     }
 
     #[test]

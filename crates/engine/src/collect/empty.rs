@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use diaspore_block::id::{BlockId, BucketId, ChunkId, PrincipalId, Seq, TenantId};
 use diaspore_block::record::BulkAdded;
-use diaspore_ledger::{BlockEntry, ChunkPlace};
+use diaspore_ledger::{BlockEntry, BlockFacts, ChunkPlace};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
 use futures::future::join_all;
@@ -148,16 +148,19 @@ pub(super) async fn carry_out(shared: &Arc<Shared>, group: Move) -> Result<Moved
         failed?;
         for (entry, shown) in &written? {
             moved.new_blocks += 1;
-            let home = |shard: u8, provider: &ProviderId| {
-                entry.facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str())
-            };
-            let known = shown.iter().filter(|(shard, provider)| home(**shard, provider));
-            let known: Vec<_> = known.map(|(shard, provider)| (*shard, provider.clone(), Seen::Good)).collect();
-            scrub::note(shared, &entry.facts, &known, true);
+            scrub::note(shared, &entry.facts, &at_home(&entry.facts, shown), true);
             read_back(shared, entry).await?;
         }
     }
     Ok(moved)
+}
+
+/// What was shown from where the map says that it lies by now. What stands elsewhere as well is no proof of that.
+fn at_home(facts: &BlockFacts, shown: &Shown) -> Vec<(u8, ProviderId, Seen)> {
+    let is_home =
+        |shard: u8, provider: &ProviderId| facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str());
+    let known = shown.iter().filter(|(shard, provider)| is_home(**shard, provider));
+    known.map(|(shard, provider)| (*shard, provider.clone(), Seen::Good)).collect()
 }
 
 /// Chunks of one section of one block. Gives their stored bytes.
@@ -319,3 +322,6 @@ pub(super) async fn read_back(shared: &Shared, entry: &BlockEntry) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,11 +145,16 @@ pub(super) fn is_unreadable(error: &Error) -> bool {
 
 /// Marks everything.
 pub(crate) async fn mark(shared: &Arc<Shared>, roots: &Roots) -> Result<Marks, Error> {
+    mark_within(shared, roots, MOST_IDS).await
+}
+
+/// The same, with at most `most` ids in memory.
+async fn mark_within(shared: &Arc<Shared>, roots: &Roots, most: usize) -> Result<Marks, Error> {
     let mut marks = Marks::default();
     for bucket in roots.buckets()? {
         let mut from = 0;
         loop {
-            let mut sieve = Sieve::new(from, MOST_IDS);
+            let mut sieve = Sieve::new(from, most);
             match Box::pin(roots.each_chunk(shared, bucket, |id| sieve.insert(prefix(id)))).await {
                 Ok(()) => sieve.close(),
                 Err(error) if is_unreadable(&error) => {
@@ -253,43 +258,4 @@ impl Sieve {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::{Rng, SeedableRng, rngs::StdRng};
-
-    use super::*;
-
-    #[test]
-    fn ranges_that_do_not_fit_are_walked_again_and_nothing_is_missed() {
-        let mut rng = StdRng::seed_from_u64(1);
-        let ids: Vec<u64> = (0..5000).map(|_| rng.next_u64()).collect();
-        let (mut from, mut found, mut walks) = (0, Vec::<u64>::new(), 0);
-        loop {
-            let mut sieve = Sieve::new(from, 600);
-            // Named more than once, in no order.
-            ids.iter().chain(ids.iter().rev().take(900)).for_each(|id| sieve.insert(*id));
-            sieve.close();
-            assert!(sieve.ids.len() <= 600);
-            found.extend(ids.iter().filter(|id| (sieve.from..=sieve.to).contains(*id) && sieve.holds(**id)));
-            walks += 1;
-            match sieve.to.checked_add(1) {
-                Some(next) => from = next,
-                None => break,
-            }
-        }
-        found.sort_unstable();
-        let mut all = ids;
-        all.sort_unstable();
-        assert_eq!(found, all);
-        assert!((8..40).contains(&walks), "{walks}");
-    }
-
-    #[test]
-    fn a_range_starts_at_its_first_id() {
-        assert_eq!(Sieve::new(0, 1).first_id(), None);
-        let below = Sieve::new(5, 1).first_id().unwrap();
-        assert_eq!(prefix(&below), 4);
-        assert!(
-            below < ChunkId::from_bytes([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-        );
-    }
-}
+mod tests;

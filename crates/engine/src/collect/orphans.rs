@@ -11,7 +11,7 @@ use std::time::Duration;
 use diaspore_block::id::{Attempt, BlockId, Counter, Epoch, IncarnationId, Timestamp};
 use diaspore_block::manifest::BlockKind;
 use diaspore_block::name::ObjectName;
-use diaspore_ledger::{ChainEntry, Snapshot};
+use diaspore_ledger::{ChainEntry, IncarnationNote, Snapshot};
 use diaspore_policy::ProviderId;
 use diaspore_provider::Deadline;
 use rand::Rng;
@@ -172,6 +172,8 @@ struct Past {
     /// Those that can bring nothing into the log any more: all below ours, once everything up to our decision is settled. Before that, what
     /// they left may still be needed to read what was carried over. And since when: the first start of a later one that this disk knows of.
     dead: BTreeMap<IncarnationId, Timestamp>,
+    /// How many counters beyond the last that is known of an incarnation are tried.
+    reach: u64,
 }
 
 impl Past {
@@ -192,17 +194,11 @@ impl Past {
             *known = epoch.max(*known);
         }
         let now = shared.clock.now();
-        // A start under a wrong clock tells nothing.
-        let since = |incarnation: IncarnationId, epoch: Epoch| {
-            let began = notes.iter().find(|note| note.incarnation == incarnation).map_or(Timestamp(0), |note| note.started);
-            let later = notes.iter().filter(|note| note.epoch > epoch).map(|note| note.started);
-            later.filter(|started| (began..=now).contains(started)).min().unwrap_or(now)
-        };
         let dead = epochs.iter().filter(|(incarnation, _)| is_settled && **incarnation != own.1);
-        let dead = dead.map(|(incarnation, epoch)| (*incarnation, since(*incarnation, *epoch))).collect();
+        let dead = dead.map(|(incarnation, epoch)| (*incarnation, superseded(&notes, (*epoch, *incarnation), now))).collect();
         let mut all: Vec<IncarnationId> = epochs.keys().copied().collect();
         all.sort_by_key(|incarnation| std::cmp::Reverse(epochs.get(incarnation).copied()));
-        Ok(Self { all, dead })
+        Ok(Self { all, dead, reach: shared.config.orphan_reach })
     }
 
     /// At most `most` of them: half the newest, half by lot.
@@ -213,6 +209,13 @@ impl Past {
         }
         self
     }
+}
+
+/// When an incarnation was superseded, as far as this disk knows: `now` at the latest. A start under a wrong clock tells nothing.
+fn superseded(notes: &[IncarnationNote], (epoch, incarnation): (Epoch, IncarnationId), now: Timestamp) -> Timestamp {
+    let began = notes.iter().find(|note| note.incarnation == incarnation).map_or(Timestamp(0), |note| note.started);
+    let later = notes.iter().filter(|note| note.epoch > epoch).map(|note| note.started);
+    later.filter(|started| (began..=now).contains(started)).min().unwrap_or(now)
 }
 
 /// Finds the places that the unexpected names stand for, and takes those names out.
@@ -234,11 +237,10 @@ async fn identify(
             *highest = (*highest).max(entry.facts.counter.0);
         }
     }
-    let beyond = shared.config.orphan_reach;
     let mut places = Vec::new();
     for incarnation in &past.all {
         for kind in [BlockKind::Bulk, BlockKind::Commit] {
-            let mut end = last.get(&(*incarnation, kind.name_class())).map_or(0, |highest| highest + 1).saturating_add(beyond);
+            let mut end = last.get(&(*incarnation, kind.name_class())).map_or(0, |highest| highest + 1).saturating_add(past.reach);
             let mut from = 0;
             while from < end && !unexpected.is_empty() {
                 let to = end.min(from + STRIDE);
@@ -250,7 +252,7 @@ async fn identify(
                         let met = unexpected.get(&short).is_some_and(|(listed, _)| *listed == shared.names.shard(&address));
                         if met && let Some((name, size)) = unexpected.remove(&short) {
                             places.push((place, name, size));
-                            end = end.max(counter.saturating_add(beyond));
+                            end = end.max(counter.saturating_add(past.reach));
                         }
                     }
                 });
@@ -268,25 +270,4 @@ async fn is_ours(shared: &Shared, provider: &ProviderId, place: Place) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-
-    /// A sweep in the background looks at a few of thousands of incarnations, the newest always and every other one in time.
-    #[test]
-    fn the_newest_incarnations_are_always_searched_and_the_others_in_turn() {
-        let all: Vec<IncarnationId> = (0..100).map(|index| IncarnationId::from_bytes([index; 16])).collect();
-        let past = || Past { all: all.clone(), dead: BTreeMap::new() };
-        let mut rng = StdRng::seed_from_u64(1);
-        let mut met = BTreeSet::new();
-        for _ in 0..100 {
-            let some = past().some(PER_SWEEP, &mut rng).all;
-            assert_eq!((some.len(), &some[..8]), (PER_SWEEP, &all[..8]));
-            met.extend(some);
-        }
-        assert_eq!(met.len(), 100);
-        assert_eq!(past().some(PER_SWEEP_NOW, &mut rng).all, all);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Collections over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
 mod leftovers;
+mod listings;
 mod moves;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ const MIB: usize = 1 << 20;
 const NOW: Asked = Asked { now: true, max_dead_permille: None, dry_run: false };
 
 impl Fixture {
-    async fn gone(&self, key: &[u8]) {
+    pub(super) async fn gone(&self, key: &[u8]) {
         self.delete(key, Precondition::None, None).await.unwrap();
     }
 
@@ -34,7 +35,7 @@ impl Fixture {
         self.stores.iter().map(|store| store.requests(Op::Delete)).sum()
     }
 
-    fn block_of(&self, key: &[u8]) -> BTreeSet<BlockId> {
+    pub(super) fn block_of(&self, key: &[u8]) -> BTreeSet<BlockId> {
         let shared = self.engine.shared();
         let view = shared.ledger.snapshot().unwrap();
         let tenant = view.tenant_by_name("t").unwrap().unwrap().id;

@@ -24,6 +24,9 @@ async fn compacted() -> (Fixture, BlockRef) {
 async fn any_k_shards_of_the_very_block_are_enough_and_fewer_are_not() {
     let (fx, of) = compacted().await;
     let (shared, none) = (fx.engine.shared(), BTreeSet::new());
+    let asked = fx.gets();
+    assert!(root(&shared, &of, &none).await.unwrap().covers.0 > 0);
+    assert!(fx.gets() - asked <= 5, "whoever has as many as it needs asks nobody again");
     fx.stores[0].lose_everything();
     fx.stores[3].lose_everything();
     assert!(root(&shared, &of, &none).await.unwrap().covers.0 > 0);

@@ -121,3 +121,30 @@ async fn nothing_is_said_in_the_log_before_all_of_it_is_settled() {
         assert_eq!(fx.engine.checkpoint_state().outcome.unwrap().heads, 5);
     }
 }
+
+/// What a recovery finds is what the ledger says, and the ledger is told a little later. Whoever may not write any more does not wait for it.
+#[tokio::test(start_paused = true)]
+async fn what_is_waited_for_is_settled_by_the_ledgers_account() {
+    let fx = Fixture::start(5).await;
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    let through = || shared.ledger.snapshot().unwrap().settled_through().unwrap();
+    settled(&shared, through()).await.unwrap();
+    // Nothing is known to be open up to there.
+    let next = Seq(shared.ledger.snapshot().unwrap().applied_seq().unwrap().0 + 1);
+    let waiting = settled(&shared, next);
+    tokio::pin!(waiting);
+    for _ in 0..5 {
+        assert!(futures::poll!(&mut waiting).is_pending());
+        tokio::time::sleep(LOOK).await;
+    }
+    assert!(through() < next);
+    fx.put(b"a", &random(3000, 1)).await.unwrap();
+    waiting.await.unwrap();
+    assert!(through() >= next);
+    let waiting = settled(&shared, Seq(u64::MAX));
+    tokio::pin!(waiting);
+    assert!(futures::poll!(&mut waiting).is_pending());
+    shared.stage.refuse_new_work();
+    assert_eq!(waiting.await.unwrap_err().kind, ErrorKind::ReadOnly);
+}

@@ -137,6 +137,33 @@ async fn a_block_stays_for_any_reason_to_doubt_what_its_chunks_are_read_from() {
     assert!(!view().keeps(heir.facts.id).unwrap() && stays(None).await, "it goes itself");
 }
 
+/// Many blocks may have one heir, and it may be slow to give: one collection reads it back once.
+#[tokio::test(start_paused = true)]
+async fn what_many_blocks_are_read_from_by_now_is_read_back_once() {
+    let fx = Fixture::start(5).await;
+    let data = random(2 * MIB, 5);
+    let put = |key: &'static [u8]| fx.put(key, &data);
+    let outcomes = futures::join!(put(b"one"), put(b"two"), put(b"three"));
+    assert!(outcomes.0.is_ok() && outcomes.1.is_ok() && outcomes.2.is_ok());
+    fx.settle().await;
+    let shared = fx.engine.shared();
+    let view = shared.ledger.snapshot().unwrap();
+    let heirs = fx.block_of(b"one");
+    let bulk = view.blocks(None, 100).unwrap().into_iter().filter(|entry| entry.facts.kind == BlockKind::Bulk);
+    let older: Vec<BlockId> = bulk.map(|entry| entry.facts.id).filter(|id| !heirs.contains(id)).collect();
+    assert_eq!((heirs.len(), older.len()), (1, 2));
+    fx.stores[2].set_faults(FaultPlan::from(Fault::always(Misbehaviour::ErrorBefore).on(&[Op::Get, Op::Head])));
+    let gets = || fx.stores.iter().map(|store| store.requests(Op::Get)).collect::<Vec<_>>();
+    let before = gets();
+    assert_eq!(provided_for(&shared, &view, None, older.clone()).await.unwrap(), (BTreeSet::new(), 2));
+    let asked: Vec<u64> = gets().iter().zip(&before).map(|(after, before)| after - before).collect();
+    assert_eq!(asked, [1, 1, 2, 1, 1], "an error is no answer, and is tried once more");
+    fx.stores[2].set_faults(FaultPlan::honest());
+    assert_eq!(provided_for(&shared, &view, None, older.clone()).await.unwrap(), (older.iter().copied().collect(), 0));
+    shared.step_aside("a test");
+    assert_eq!(provided_for(&shared, &view, None, older).await.unwrap_err().kind, ErrorKind::NotAccepted);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_puts_no_collection_off() {
     let fx = Fixture::start(5).await;
