@@ -261,3 +261,6 @@ pub(crate) async fn shutdown(shared: &Arc<Shared>) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

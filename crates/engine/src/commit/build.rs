@@ -215,8 +215,11 @@ impl Built {
 
 #[cfg(test)]
 mod tests {
+    use diaspore_block::id::{BucketId, ChunkId, Hash32, IncarnationId};
+    use diaspore_block::record::{Encoding, ServiceStopped};
+
     use super::*;
-    use diaspore_block::id::Hash32;
+    use crate::blob::tests::fixture::Fixture;
 
     #[test]
     fn the_edge_of_a_log_is_found_again() {
@@ -234,5 +237,88 @@ mod tests {
                 .collect();
             assert_eq!(peaks, tree.peaks());
         }
+    }
+
+    fn stopped() -> NewRecord {
+        NewRecord::system(ServiceStopped { incarnation: IncarnationId::from_bytes([1; 16]), reason: "a test".to_owned() })
+    }
+
+    fn chunk(tenant: TenantId, number: u8) -> SmallChunk {
+        let stored = Bytes::from(vec![number; 100 * usize::from(number)]);
+        let plain_len = u32::try_from(stored.len()).unwrap();
+        let (bucket, id) = (BucketId::from_bytes([2; 16]), ChunkId::from_bytes([number; 32]));
+        SmallChunk { tenant, bucket, id, encoding: Encoding::Raw, plain_len, stored }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_takes_the_position_at_the_tip_and_the_tip_moves_behind_it() {
+        let fx = Fixture::start(5).await;
+        fx.put(b"any", b"something").await.unwrap();
+        fx.settle().await;
+        let shared = fx.engine.shared();
+        let view = shared.ledger.snapshot().unwrap();
+        let mut tip = Tip::behind(&view, Counter(7)).unwrap();
+        let (seq, size) = (tip.seq, tip.log.size());
+        assert_eq!((seq, size), (view.applied_seq().unwrap().next(), view.log_size().unwrap()));
+        assert_eq!(tip.log.root(), view.log_root(size).unwrap());
+        let acked = Seq(seq.0 - 2);
+        assert!(shared.settlement.settled_through() > acked);
+        let geometry = Geometry::new(3, 5).unwrap();
+        let draft = Draft::of(&shared, geometry, vec![stopped(), stopped()], Vec::new(), &Notes::starting_at(acked)).unwrap();
+        assert_eq!((draft.acked_through, draft.settled_through), (acked, shared.settlement.settled_through()));
+        let built = build(&shared, shared.writer, &mut tip, draft).unwrap();
+        assert_eq!((tip.seq, tip.counter, tip.log.size()), (seq.next(), Counter(8), size + 2));
+        assert_eq!((built.seq, built.record_count()), (seq, 2));
+        let log = built.coded.signed().manifest().log;
+        assert_eq!((log.seq, log.log_size, log.log_root), (seq, size + 2, tip.log.root()));
+        assert_eq!((log.acked_through, log.settled_through, log.k_floor), (acked, acked, 3), "what is settled was acknowledged");
+        let facts = built.facts();
+        assert_eq!((facts.counter, facts.attempt, facts.kind), (Counter(7), Attempt(0), BlockKind::Commit));
+        let bodies: usize = (0..5).map(|shard| built.coded.signed().body(shard).unwrap().len()).sum();
+        assert_eq!(built.coded_len(), bodies);
+        let JournalEntry::Block(issued) = built.journal_entry() else { panic!() };
+        assert_eq!((issued.seq, issued.block, issued.counter), (seq, facts.id, facts.counter));
+        let place = Placement { shard: 1, provider: "p1".to_owned(), acked: true };
+        let applied = built.into_applied(vec![place.clone()]);
+        assert_eq!((applied.seq, applied.records.len(), applied.facts.placements), (seq, 2, vec![place]));
+        assert_eq!(applied.log, Some(LogHead { size: size + 2, root: tip.log.root() }));
+    }
+
+    /// Behind the records of their tenant, each tenant's in its own section.
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_is_found_at_the_place_that_its_block_gives_it() {
+        let fx = Fixture::start(5).await;
+        let shared = fx.engine.shared();
+        let own = fx.caller().tenant;
+        let other = shared.keys.tenants.keys().copied().find(|tenant| *tenant != own).unwrap();
+        let chunks = vec![chunk(own, 1), chunk(other, 2), chunk(own, 3)];
+        let mut tip = Tip::behind(&shared.ledger.snapshot().unwrap(), Counter(7)).unwrap();
+        let geometry = Geometry::new(3, 5).unwrap();
+        let draft = Draft::of(&shared, geometry, vec![stopped()], chunks, &Notes::starting_at(Seq(0))).unwrap();
+        let built = build(&shared, shared.writer, &mut tip, draft).unwrap();
+        let (payload, manifest) = (built.coded.signed().payload(), built.coded.signed().manifest().clone());
+        let applied = built.into_applied(Vec::new());
+        assert_eq!(applied.chunks.len(), 3);
+        for entry in &applied.chunks {
+            let section = &applied.facts.sections[usize::from(entry.section)];
+            let plain = diaspore_block::commit::open_whole(&manifest.position, entry.section, section, &payload, &shared.keys).unwrap();
+            let from = usize::try_from(entry.offset).unwrap();
+            let number = entry.id.as_bytes()[0];
+            assert_eq!(plain[from..from + usize::try_from(entry.stored_len).unwrap()], vec![number; 100 * usize::from(number)]);
+            assert_eq!(section.tenant, if number == 2 { other } else { own });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fits_no_block_is_refused_before_the_tip_moves() {
+        let fx = Fixture::start(5).await;
+        let shared = fx.engine.shared();
+        let unknown = TenantId::from_bytes([7; 16]);
+        let error = body_of(&shared, vec![stopped()], vec![chunk(unknown, 1)]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotAccepted);
+        let body = body_of(&shared, vec![stopped(), stopped()], Vec::new()).unwrap();
+        assert_eq!(body.records().len(), 2);
+        let leaves: std::collections::BTreeSet<Hash32> = body.leaves().collect();
+        assert_eq!(leaves.len(), 2, "equal records have leaves of their own");
     }
 }

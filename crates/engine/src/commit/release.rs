@@ -203,3 +203,6 @@ fn send(answer: tokio::sync::oneshot::Sender<Result<Committed, Error>>, outcome:
         tracing::debug!("the caller did not wait for its answer");
     }
 }
+
+#[cfg(test)]
+mod tests;

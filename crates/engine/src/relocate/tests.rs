@@ -1,5 +1,6 @@
 //! Leaving and joining over a whole engine in memory.
 
+mod errands;
 mod one_shard;
 
 use std::time::Duration;

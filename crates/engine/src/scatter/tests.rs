@@ -1,3 +1,8 @@
+//! One block on its way to its providers.
+
+mod seats;
+mod sending;
+
 use diaspore_block::block;
 use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
 

@@ -48,7 +48,7 @@ struct Survey {
     silent: bool,
 }
 
-/// One try. The error is for the log; what was achieved is in the settlement register already. `moved` becomes the bytes that it read and
+/// One try at a block of the map. The error is for the log; what was achieved is in the settlement register already. `moved` becomes the bytes that it read and
 /// wrote if it came so far.
 pub(crate) async fn heal(shared: &Arc<Shared>, open: &Open, moved: &mut u64) -> Result<(), String> {
     let facts = &open.facts;
@@ -158,7 +158,7 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
                 survey.homes.push((shard, spec.id.clone()));
                 if survey.missing.remove(&shard) {
                     shared.settlement.stored(facts.id, shard, &spec.id);
-                    note(shared, open, &[(shard, spec.id.clone(), Seen::Good)], depth == Depth::Whole);
+                    scrub::note(shared, facts, &[(shard, spec.id.clone(), Seen::Good)], depth == Depth::Whole);
                 } else {
                     survey.surplus.insert(spec.id.clone());
                 }
@@ -184,7 +184,7 @@ async fn survey(shared: &Arc<Shared>, open: &Open) -> Survey {
             }
         };
         if let Some((shard, _)) = damaged {
-            note(shared, open, &[(shard, spec.id.clone(), seen)], false);
+            scrub::note(shared, facts, &[(shard, spec.id.clone(), seen)], false);
         }
     }
     survey
@@ -199,7 +199,7 @@ async fn put_rebuilt(
 ) -> Result<(), String> {
     let facts = &open.facts;
     // A block may be condemned while it is read: nothing of it must be put once its shards may be deleted.
-    if open.applied && shared.ledger.snapshot().and_then(|view| view.keeps(facts.id)).is_ok_and(|keeps| !keeps) {
+    if shared.ledger.snapshot().and_then(|view| view.keeps(facts.id)).is_ok_and(|keeps| !keeps) {
         shared.settlement.forget(&[facts.id]);
         return Err("nothing in it has to be kept".to_owned());
     }
@@ -220,7 +220,7 @@ async fn put_rebuilt(
                 // What was verified was verified where it lay before.
                 let has_moved = !facts.placements.iter().any(|place| place.shard == shard && place.provider == provider.as_str());
                 let seen = [Seen::Missing, Seen::Good].map(|seen| (shard, provider.clone(), seen));
-                note(shared, open, seen.get(usize::from(!has_moved)..).unwrap_or_default(), false);
+                scrub::note(shared, facts, seen.get(usize::from(!has_moved)..).unwrap_or_default(), false);
             }
             Look::Silent => return Err(format!("{provider} took a shard and does not answer now")),
             Look::Seen(_) | Look::Absent | Look::Wrong => {
@@ -235,9 +235,5 @@ async fn put_rebuilt(
     Ok(())
 }
 
-/// Notes what was seen, in this order, of shards of a block that is part of the map.
-pub(super) fn note(shared: &Shared, open: &Open, seen: &[(u8, ProviderId, Seen)], bytes: bool) {
-    if open.applied {
-        scrub::note(shared, &open.facts, seen, bytes);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,8 @@ use diaspore_ledger::{IssuedBlock, JournalEntry};
 use diaspore_policy::ProviderId;
 
 use super::Open;
-use super::heal::note;
 use crate::coded::Coded;
-use crate::scrub::Seen;
+use crate::scrub::{self, Seen};
 use crate::shards::{Depth, Look, look_known};
 use crate::shared::Shared;
 use crate::world::cpu;
@@ -48,7 +47,7 @@ impl Source {
                 Look::Absent => Seen::Missing,
                 Look::Silent => Seen::Silent,
             };
-            note(shared, open, &[(*shard, provider.clone(), seen)], true);
+            scrub::note(shared, facts, &[(*shard, provider.clone(), seen)], true);
             if matches!(seen, Seen::Missing | Seen::Wrong) {
                 shared.settlement.lost(facts.id, *shard, provider, seen);
             }

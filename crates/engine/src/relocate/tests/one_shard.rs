@@ -134,6 +134,19 @@ async fn a_shard_goes_to_a_domain_that_has_none_of_the_block() {
     assert_eq!(taken.unwrap_err(), Stay::NoPlace);
 }
 
+/// Each place with a shard too many costs a look at that shard's home: one such place is enough.
+#[tokio::test(start_paused = true)]
+async fn with_one_place_to_overwrite_no_other_is_examined() {
+    let one = One::at(7).await;
+    for (shard, wanted) in [3, 4].into_iter().zip(&one.free) {
+        drop(place(&one.shared, &one.entry, &one.homes[shard], Some(wanted), false).await.unwrap());
+    }
+    let asked = |shard: usize| one.store(&one.homes[shard]).requests(Op::Get);
+    let before = [asked(3), asked(4)];
+    drop(one.move_from(&one.homes[0]).await.unwrap());
+    assert_eq!(asked(3) + asked(4), before[0] + before[1] + 1);
+}
+
 /// An earlier run got as far as the new place, and ended before the log said so.
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_there_already_is_not_put_again() {

@@ -177,3 +177,80 @@ fn an_errand_that_goes_on_reports_all_of_it() {
     assert_eq!(resumed, Evacuated { remaining: 4, domains: 5, crowded_log: 0, ..noted });
     assert_eq!(so_far.begin(Evacuated::default()).blocks, 9, "and once more");
 }
+
+fn asked(provider: &ProviderId) -> EvacuateAsked {
+    EvacuateAsked { provider: provider.to_string(), dead: false, dry_run: false, most: None }
+}
+
+/// Leaves an account that everybody knows is being left; how long it took.
+async fn left(shared: &Arc<Shared>, provider: &ProviderId) -> (Evacuated, Duration) {
+    let begun = Instant::now();
+    let (asked, so_far) = (asked(provider), SoFar::default());
+    let leaving = evacuate(shared, &asked, &so_far);
+    let report = tokio::time::timeout(Duration::from_mins(30), Box::pin(leaving)).await;
+    (report.expect("it ends by itself").unwrap(), begun.elapsed())
+}
+
+/// So many accounts, the first of which is being left.
+async fn draining(providers: usize) -> (Fixture, Arc<Shared>, ProviderId) {
+    let (fx, shared) = filled(providers).await;
+    let p0 = id("p0");
+    modes::set(&shared, PrincipalId::NIL, &p0, ProviderMode::Draining, "a test").await.unwrap();
+    fx.settle().await;
+    (fx, shared, p0)
+}
+
+fn compactions(shared: &Shared) -> usize {
+    shared.ledger.snapshot().unwrap().compactions().unwrap().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_nothing_holds_back_is_left_in_one_pass() {
+    let (_fx, shared, p0) = draining(7).await;
+    let (report, took) = left(&shared, &p0).await;
+    assert!(report.certified && took < PAUSE, "{took:?} {report:?}");
+}
+
+/// Repair goes as fast as it may, so a block that is worked on is waited for; not for ever, and no compacted log would be of any help.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_works_on_is_waited_for_thirty_times() {
+    let (_fx, shared, p0) = draining(7).await;
+    let worked_on = shared.settlement.claim(at(&shared, &p0).unwrap()[0].facts.id).unwrap();
+    let before = compactions(&shared);
+    let (report, took) = left(&shared, &p0).await;
+    assert_eq!((report.certified, report.remaining, report.moved_shards), (false, 1, report.blocks - 1));
+    // The first pass moved all others, and was not in vain.
+    assert!(took >= PAUSE * 30 && took < PAUSE * 31, "{took:?}");
+    assert_eq!(compactions(&shared), before);
+    drop(worked_on);
+    let (report, took) = left(&shared, &p0).await;
+    assert!(report.certified && took < PAUSE, "{took:?} {report:?}");
+}
+
+/// Too few shards of it are left for another, and nobody knows yet.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_moved_is_tried_five_times_in_vain() {
+    let (fx, shared, p0) = draining(7).await;
+    let entry = at(&shared, &p0).unwrap().into_iter().find(|entry| entry.facts.kind == BlockKind::Bulk).unwrap();
+    let others = entry.facts.placements.iter().filter(|place| place.provider != "p0").take(2).map(|place| place.provider.clone());
+    for gone in others.chain(["p0".to_owned()]) {
+        let store = fx.stores.iter().find(|store| store.name() == gone).unwrap();
+        store.tamper(shared.names.shard(&address_of(&entry.facts, &gone)).as_str(), None);
+    }
+    let (report, took) = left(&shared, &p0).await;
+    assert_eq!((report.certified, report.remaining), (false, 1));
+    assert!(took >= PAUSE * 5 && took < PAUSE * 6, "{took:?}");
+}
+
+/// Deleting what was written anew may take long, and the incarnation may end meanwhile: what it came to is known by then.
+#[tokio::test(start_paused = true)]
+async fn what_was_written_anew_is_noted_before_the_old_blocks_go() {
+    let (fx, shared, p0) = draining(5).await;
+    let never = Misbehaviour::Latency { fixed: Duration::from_hours(1), jitter: Duration::ZERO };
+    fx.stores.iter().for_each(|store| store.set_faults(FaultPlan::from(Fault::always(never).on(&[Op::Delete]))));
+    let (asked, so_far) = (asked(&p0), SoFar::default());
+    let noted = || so_far.0.lock().unwrap().as_ref().map_or(0, |report| report.rewritten);
+    let leaving = Box::pin(evacuate(&shared, &asked, &so_far));
+    assert!(tokio::time::timeout(Duration::from_secs(1), leaving).await.is_err());
+    assert_eq!(noted(), 2);
+}
