@@ -193,4 +193,51 @@ mod tests {
         fill_up(1).await;
         assert_eq!(read_only(&ground), BTreeSet::from([pair, single]));
     }
+
+    /// Five of six, and one may be lost: k + 1 are all of them. With fewer the layout is as narrow as they are, and survives the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_layout_is_full_while_k_plus_one_answer_and_as_narrow_as_they_are_otherwise() {
+        let fx = Fixture::start(6).await;
+        let shared = fx.engine.shared();
+        let mut ground = shared.ground.clone();
+        let id = |at: usize| ProviderId::new(&format!("p{at}")).unwrap();
+        let domain = |at: usize| shared.fleet.provider(&id(at)).unwrap().domain.clone();
+        let domains = |of: std::ops::Range<usize>| of.map(domain).collect::<BTreeSet<_>>();
+        let chosen = |ground: &Ground, answering: &BTreeSet<FailureDomain>, quorum| {
+            let layout = Layout::choose(ground, answering, quorum).unwrap();
+            ((layout.geometry.k(), layout.geometry.n()), layout.members, layout.full)
+        };
+        assert_eq!(chosen(&ground, &domains(0..4), 4), ((3, 5), domains(0..6), true), "four of six acknowledge a block of 3");
+        ground.config.profile.replication_factor = 2;
+        ground.config.profile.max_cloud_providers = 6;
+        for (answering, quorum, expected) in [
+            (0..6, 4, ((5, 6), domains(0..6), true)),
+            (0..5, 4, ((4, 5), domains(0..5), false)),
+            (1..5, 4, ((3, 4), domains(1..5), false)),
+            (1..5, 5, ((5, 6), domains(0..6), true)),
+            (0..3, 3, ((2, 3), domains(0..3), false)),
+            (0..2, 2, ((5, 6), domains(0..6), true)),
+        ] {
+            assert_eq!(chosen(&ground, &domains(answering.clone()), quorum), expected, "{answering:?} answer, {quorum} needed");
+        }
+        let mut more = domains(0..4);
+        more.insert(FailureDomain::new("elsewhere"));
+        assert_eq!(chosen(&ground, &more, 4), ((3, 4), domains(0..4), false), "strangers are no part of it");
+        assert_eq!(full(&ground), Geometry::new(5, 6).ok());
+        let wide = Layout::choose(&ground, &domains(0..6), 4).unwrap();
+        let narrow = Layout::choose(&ground, &domains(1..6), 4).unwrap();
+        wide.check(&ground).unwrap();
+        assert!(!wide.is_too_wide(&ground) && !narrow.is_too_wide(&ground));
+        crate::modes::set(&shared, diaspore_block::id::PrincipalId::NIL, &id(0), ProviderMode::Draining, "a test").await.unwrap();
+        assert!(wide.is_too_wide(&ground) && !narrow.is_too_wide(&ground), "one is left for good");
+        assert_eq!(chosen(&ground, &domains(0..6), 4), ((4, 5), domains(1..6), true), "and no part of a new one");
+        narrow.check(&ground).unwrap();
+        let few = wide.check(&ground).unwrap_err();
+        assert_eq!(few.kind, ErrorKind::TooFewDomains);
+        assert!(
+            few.message.contains("5 of 6 failure domains")
+                && few.message.contains("k + 1 = 6")
+                && few.message.contains("bring back 1 more")
+        );
+    }
 }

@@ -124,7 +124,10 @@ impl World {
             let provider = format!("p{at}");
             let name = Names::new(&self.keys.name).claim(&provider, claim.incarnation, claim.epoch);
             let sealed = claim.seal(&self.keys.head, &self.keys.identity, (&provider, &name), &mut rng).unwrap();
-            store.put(&name.as_str().into(), sealed.into()).await.unwrap();
+            match self.hostile.get(at) {
+                Some(hostile) => hostile.tamper(name.as_str(), Some(sealed.into())),
+                None => drop(store.put(&name.as_str().into(), sealed.into()).await.unwrap()),
+            }
         }
     }
 
@@ -407,6 +410,7 @@ async fn two_down_and_one_lying_do_not_stop_a_recovery() {
 
 mod attempts;
 mod chains;
+mod claims;
 mod ends;
 mod gates;
 mod ledgers;

@@ -157,3 +157,26 @@ async fn listings_tell_which_counters_there_are_until_a_long_stretch_shows_none(
     assert_eq!((hints.objects(), Hints::default().objects()), (5, 0));
     assert!(Hints(vec![listed("p0", &[])]).counters(&ground, BlockKind::Commit, incarnation, 0).is_empty());
 }
+
+/// Whatever is left of a block tells of it: one shard under any attempt, or the journal.
+#[tokio::test(start_paused = true)]
+async fn a_block_is_glimpsed_under_every_attempt_and_in_the_journal() {
+    let left = Left::new().await;
+    let (ground, book) = left.looked_at().await;
+    let find = async |evidence: &Evidence| {
+        let mut found = Remains::find(&ground, &book, evidence, &Hints::default(), (None, Seq(0))).await.unwrap();
+        (found.writers.remove(0).last, found.marks)
+    };
+    assert_eq!(find(&Evidence::nothing()).await, (Seq(5), Seq(4)));
+    let diaspore_ledger::JournalEntry::Block(issued) = left.next(2, 6).remove(1).journal_entry() else { panic!("a block") };
+    let held = BTreeMap::from([((book.ranks()[0].1, Counter(6)), vec![issued])]);
+    assert_eq!(find(&Evidence { held, ..Evidence::nothing() }).await, (Seq(7), Seq(6)));
+    // What is damaged there says where to look.
+    let diaspore_ledger::JournalEntry::Block(issued) = left.next(1, 5).remove(0).journal_entry() else { panic!("a block") };
+    let damaged = diaspore_ledger::IssuedBlock { manifest: issued.manifest.slice(1..), ..issued };
+    let held = BTreeMap::from([((book.ranks()[0].1, Counter(5)), vec![damaged])]);
+    let evidence = Evidence { held, ..Evidence::nothing() };
+    assert_eq!(find(&evidence).await, (Seq(5), Seq(4)));
+    left.plant(&left.next_under(Attempt(3), 1, 5)[0], 2..3).await;
+    assert_eq!(find(&evidence).await, (Seq(6), Seq(5)));
+}

@@ -5,7 +5,7 @@ use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::name::Names;
 use diaspore_ledger::ChainEntry;
 
-use super::left::NOBODY;
+use super::left::{Left, NOBODY};
 use super::loss::{RECOVER, accepted, lose, onlooker, onlooker_on, ranks, refused, written};
 use super::*;
 use crate::claim::{ClaimBook, Rank};
@@ -15,7 +15,7 @@ use crate::reconcile::position::Evidence;
 
 /// Three lives: a decision, a tenant and two buckets; then twice a decision and two buckets. They begin at sequences 1, 5 and 8, and the last one
 /// ends at 10. With the disk as each of them left it.
-async fn lives() -> (World, Vec<MemoryMedium>) {
+pub(super) async fn lives() -> (World, Vec<MemoryMedium>) {
     let (mut world, mut disk, mut disks) = (World::new(), MemoryMedium::new(), Vec::new());
     for life in 0..3 {
         let engine = world.start(&disk, Mode::Start).await.unwrap();
@@ -355,4 +355,21 @@ async fn what_was_given_up_is_known_from_the_decisions_behind_it() {
         let later = found(&world, None).await.unwrap().unwrap();
         assert_eq!((later.given_up_above, later.marks > Seq(kept)), (Some(Seq(kept)), true));
     }
+}
+
+/// Somebody claimed above, and those who could have its decision do not answer.
+#[tokio::test(start_paused = true)]
+async fn silence_that_could_hide_a_decision_leaves_all_open() {
+    let left = Left::new().await;
+    let late = left.world.claim(9, IncarnationId::from_bytes([9; 16]));
+    left.world.place(&late).await;
+    let (_, book) = left.looked_at().await;
+    let found = async |silent: usize| {
+        left.silence(0..silent);
+        chain::find(&onlooker(&left.world), &book, &Evidence::nothing(), NOBODY, None).await.unwrap()
+    };
+    let chain = found(2).await.unwrap();
+    assert_eq!((chain.ruling, chain.passed_over.as_slice()), (Some(book.ranks()[0]), [late.incarnation].as_slice()));
+    let why = found(3).await.unwrap_err();
+    assert!(why.contains(&format!("block 0 of incarnation {}", late.incarnation)), "{why}");
 }

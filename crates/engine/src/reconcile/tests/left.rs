@@ -41,6 +41,11 @@ impl Left {
 
     /// The blocks that would have followed, each of which says that everything up to `acked` was acknowledged.
     pub(in crate::reconcile) fn next(&self, count: usize, acked: u64) -> Vec<Built> {
+        self.next_under(Attempt(0), count, acked)
+    }
+
+    /// The same under another attempt.
+    pub(in crate::reconcile) fn next_under(&self, attempt: Attempt, count: usize, acked: u64) -> Vec<Built> {
         let shared = self.writer.shared();
         let mut tip = Tip::behind(&shared.ledger.snapshot().unwrap(), Counter(5)).unwrap();
         let block = || {
@@ -52,7 +57,7 @@ impl Left {
                 acked_through: Seq(acked),
                 settled_through: Seq(0),
             };
-            build_attempt(&shared, shared.writer, &mut tip, draft, Attempt(0)).unwrap()
+            build_attempt(&shared, shared.writer, &mut tip, draft, attempt).unwrap()
         };
         std::iter::repeat_with(block).take(count).collect()
     }
