@@ -242,6 +242,27 @@ async fn what_cannot_be_moved_is_tried_five_times_in_vain() {
     assert!(took >= PAUSE * 5 && took < PAUSE * 6, "{took:?}");
 }
 
+/// Should the service end meanwhile, few shards lie at two places, and no record is larger than it may be.
+#[tokio::test(start_paused = true)]
+async fn every_so_many_shards_the_log_says_where_they_are() {
+    let (fx, shared) = filled(7).await;
+    for number in 0..50 {
+        fx.put(format!("x{number}").as_bytes(), &random(300, number)).await.unwrap();
+    }
+    fx.settle().await;
+    let p0 = id("p0");
+    modes::set(&shared, PrincipalId::NIL, &p0, ProviderMode::Draining, "a test").await.unwrap();
+    fx.settle().await;
+    let there = at(&shared, &p0).unwrap().len();
+    assert!(there > PER_RECORD && there <= 2 * PER_RECORD, "{there}");
+    let seq = || shared.ledger.snapshot().unwrap().applied_seq().unwrap().0;
+    let (mut report, so_far) = (planned(&shared, &p0, false), SoFar::default());
+    let before = seq();
+    one_pass(&shared, &p0, false, (&mut report, &so_far)).await.unwrap();
+    assert_eq!((report.moved_shards, seq()), (there as u64, before + 2));
+    assert_eq!(at(&shared, &p0).unwrap().len(), 0);
+}
+
 /// Deleting what was written anew may take long, and the incarnation may end meanwhile: what it came to is known by then.
 #[tokio::test(start_paused = true)]
 async fn what_was_written_anew_is_noted_before_the_old_blocks_go() {
@@ -253,4 +274,24 @@ async fn what_was_written_anew_is_noted_before_the_old_blocks_go() {
     let leaving = Box::pin(evacuate(&shared, &asked, &so_far));
     assert!(tokio::time::timeout(Duration::from_secs(1), leaving).await.is_err());
     assert_eq!(noted(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_changes_nothing_and_what_is_known_is_not_said_again() {
+    let (_fx, shared) = filled(7).await;
+    let p0 = id("p0");
+    let seq = || shared.ledger.snapshot().unwrap().applied_seq().unwrap().0;
+    let (before, so_far) = (seq(), SoFar::default());
+    let dry = EvacuateAsked { dry_run: true, ..asked(&p0) };
+    assert_eq!(evacuate(&shared, &dry, &so_far).await.unwrap(), planned(&shared, &p0, false));
+    assert_eq!((seq(), shared.modes.of(&p0)), (before, ProviderMode::Active));
+    assert!(so_far.0.lock().unwrap().is_none());
+    // Its mode, its shards, the certificate; the second time nothing but that.
+    assert!(left(&shared, &p0).await.0.certified);
+    assert_eq!((seq(), shared.modes.of(&p0)), (before + 3, ProviderMode::Draining));
+    assert!(left(&shared, &p0).await.0.certified);
+    assert_eq!(seq(), before + 4);
+    let gone = EvacuateAsked { dead: true, ..asked(&p0) };
+    evacuate(&shared, &gone, &SoFar::default()).await.unwrap();
+    assert_eq!(shared.modes.of(&p0), ProviderMode::Dead);
 }
