@@ -35,3 +35,30 @@ impl Allowance {
         bucket.spend(requests, Instant::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_their_budget_a_few_seconds_at_a_time() {
+        let waits = async |allowance: Allowance| {
+            let mut waits = Vec::new();
+            for requests in [10, 3, 0, 1, 1000, 1] {
+                let begun = Instant::now();
+                allowance.take(requests).await;
+                waits.push(begun.elapsed());
+            }
+            waits
+        };
+        let seconds = [0, 3, 0, 1, 5, 5].map(Duration::from_secs);
+        assert_eq!(
+            waits(Allowance::of(RequestBudget { sustained_per_second: 1, burst: 10 })).await,
+            seconds,
+            "never longer than it takes to notice an end"
+        );
+        assert_eq!(waits(Allowance::free()).await, [Duration::ZERO; 6]);
+    }
+}

@@ -1,5 +1,6 @@
 //! Collections over a whole engine: real commit log, real ledger in memory, hostile stores in memory.
 
+mod choices;
 mod leftovers;
 mod listings;
 mod moves;

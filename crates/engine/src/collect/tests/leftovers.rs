@@ -51,6 +51,24 @@ async fn every_object_is_counted_once_as_what_it_is() {
     assert!(listed(&fx.engine.shared(), &ProviderId::new("p1").unwrap()).await.unwrap().is_none());
 }
 
+/// A listing takes a while; what is written meanwhile is in it, and not in the state that it began with.
+#[tokio::test(start_paused = true)]
+async fn what_became_part_of_the_log_during_a_listing_is_known() {
+    let fx = Fixture::start(5).await;
+    fx.put(b"a", &random(3000, 1)).await.unwrap();
+    fx.settle().await;
+    let late = Misbehaviour::Latency { fixed: Duration::from_secs(2), jitter: Duration::ZERO };
+    fx.stores[0].set_faults(FaultPlan::from(Fault::always(late).on(&[Op::List])));
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fx.put(b"b", &random(2 * MIB, 2)).await.unwrap();
+    };
+    let (found, ()) = futures::join!(fx.at_account("p0", Duration::ZERO), meanwhile);
+    let names = fx.stores[0].objects().iter().filter(|(path, _)| path.find('/') == Some(2)).count() as u64;
+    assert_eq!((found.known, found.pending, found.orphans, found.foreign), (names, 0, 0, 0));
+    assert_eq!(names, fx.engine.shared().ledger.snapshot().unwrap().blocks(None, 100).unwrap().len() as u64);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_dead_incarnation_left_goes_a_grace_time_after_it_was_superseded() {
     let fx = Fixture::start(5).await;

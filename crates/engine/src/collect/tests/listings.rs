@@ -42,3 +42,23 @@ async fn an_account_with_too_much_is_listed_folder_by_folder_with_control_object
     // A listing is pages of a thousand: fifty requests at first, then one for each folder.
     assert!((Duration::from_secs(28)..Duration::from_secs(40)).contains(&took), "{took:?}");
 }
+
+/// Only whoever holds the master key can say where copies of the keyring lie, and at which account.
+#[tokio::test(start_paused = true)]
+async fn copies_of_the_keyring_are_ours_where_they_are_said_to_lie() {
+    let fx = Fixture::start(5).await;
+    let shared = fx.engine.shared();
+    let copy = "0123456789abcdef/0123456789012345678901234567890123456789";
+    for store in &fx.stores[..2] {
+        store.tamper(copy, Some(Bytes::new()));
+    }
+    let shown = async |at: &str| {
+        let mut shown = Vec::new();
+        let visit = |path: &str, _, what| shown.extend((path == copy).then_some(what));
+        list(&shared, &ProviderId::new(at).unwrap(), &Index::none(), &Allowance::free(), visit).await.unwrap();
+        shown
+    };
+    assert_eq!((shown("p0").await, shown("p1").await), (vec![Listed::Foreign], vec![Listed::Foreign]));
+    shared.collector.keyrings_below(&ProviderId::new("p0").unwrap(), "0123456789abcdef/".to_owned());
+    assert_eq!((shown("p0").await, shown("p1").await, shown("p2").await), (vec![Listed::Control], vec![Listed::Foreign], vec![]));
+}
