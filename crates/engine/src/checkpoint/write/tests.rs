@@ -148,3 +148,36 @@ async fn what_is_waited_for_is_settled_by_the_ledgers_account() {
     shared.stage.refuse_new_work();
     assert_eq!(waiting.await.unwrap_err().kind, ErrorKind::ReadOnly);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_root_says_what_it_covers_and_its_parts_hold_all_of_it() {
+    let fx = Fixture::start(5).await;
+    let (shared, none) = (fx.engine.shared(), BTreeSet::new());
+    for key in [b"a", b"b"] {
+        fx.put(key, &random(3000, key[0].into())).await.unwrap();
+    }
+    fx.settle().await;
+    let frozen = shared.ledger.snapshot().unwrap();
+    let (covers, log_size) = (frozen.applied_seq().unwrap(), frozen.log_size().unwrap());
+    let report = fx.engine.checkpoint_log().await.unwrap();
+    let (view, reference) = newest(&shared);
+    let said = view.compactions().unwrap().pop().unwrap();
+    let root = read::root(&shared, &reference, &none).await.unwrap();
+    let last = frozen.commit_block(covers).unwrap().unwrap().facts;
+    assert_eq!((root.covers, root.incarnation, root.counter), (covers, last.incarnation, last.counter));
+    assert_eq!((root.log_size, root.log_root), (log_size, frozen.log_root(log_size).unwrap()));
+    assert!((covers..said.seq).contains(&root.acked_through), "{:?}", root.acked_through);
+    let told = &said.compacted;
+    assert_eq!((told.covers, told.incarnation, told.counter), (root.covers, root.incarnation, root.counter));
+    assert_eq!((told.log_size, told.log_root), (root.log_size, root.log_root));
+    assert_eq!(told.parts, root.parts.iter().map(|part| part.block.block).collect::<Vec<_>>());
+    assert_eq!((report.covers, report.log_size, report.heads), (covers.0, log_size, 5));
+    assert_eq!(report.rows, root.parts.iter().map(|part| u64::from(part.rows)).sum::<u64>());
+    let ends = root.parts.iter().skip(1).map(|part| Some(&part.first)).chain([None]);
+    for (part, end) in root.parts.iter().zip(ends) {
+        assert_eq!(read::part(&shared, part, end, &none).await.unwrap().len(), part.plain_len as usize);
+    }
+    // It is remembered for the next one, and settled by the ledger's account before anybody hears of it.
+    assert_eq!(shared.checkpoints.state().last.as_ref().map(|(block, last)| (*block, last.covers)), Some((reference.block, covers)));
+    assert!(view.settled_through().unwrap() >= said.seq);
+}

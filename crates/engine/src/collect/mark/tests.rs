@@ -151,3 +151,28 @@ async fn a_read_that_just_begins_is_waited_for() {
     let roots = taking.await.unwrap();
     assert_eq!(roots.reads, [(bucket, Arc::new(content))]);
 }
+
+/// More blobs, and more chunks, than are taken from the ledger at once.
+#[tokio::test(start_paused = true)]
+async fn the_last_page_of_a_bucket_is_as_alive_as_the_first() {
+    let fx = Fixture::start(5).await;
+    let shared = fx.engine.shared();
+    let blobs: Vec<(Vec<u8>, Vec<u8>)> =
+        (0..PAGE + 10).map(|index| (format!("{index:05}").into_bytes(), random(12, index as u64))).collect();
+    let puts = futures::future::join_all(blobs.iter().map(|(key, data)| fx.put(key, data))).await;
+    assert!(puts.iter().all(Result::is_ok));
+    fx.settle().await;
+    let roots = Roots::take(&shared).await.unwrap();
+    for most in [MOST_IDS, 300] {
+        let marks = mark_within(&shared, &roots, most).await.unwrap();
+        assert_eq!(marks.live.values().sum::<u64>(), blobs.len() as u64 * 12, "{most} ids at once");
+    }
+    let (bucket, content) = fx.content(&blobs.last().unwrap().0);
+    let mut shown = Vec::new();
+    roots.each_chunk(&shared, bucket, |id| shown.push(*id)).await.unwrap();
+    assert_eq!((shown.len(), *shown.last().unwrap()), (blobs.len(), content.refs[0].id));
+    shared.step_aside("a test");
+    let mut shown = 0;
+    let error = roots.each_chunk(&shared, bucket, |_| shown += 1).await.unwrap_err();
+    assert_eq!((error.kind, shown), (ErrorKind::NotAccepted, PAGE), "it is given up between two pages");
+}

@@ -1,6 +1,9 @@
 //! What becomes of a block whose chunks moved, when not all went well with the block that they moved to.
 
+use diaspore_block::id::PrincipalId;
+
 use super::*;
+use crate::api::Caller;
 use crate::scrub::proven_lost;
 
 const THOROUGH: Asked = Asked { max_dead_permille: Some(50), ..NOW };
@@ -126,4 +129,29 @@ async fn what_reading_back_misses_is_repaired_before_the_old_block_goes() {
     }
     fx.forget();
     assert!(fx.read(b"ends").await.unwrap() == ends);
+}
+
+/// Of two tenants nothing moves together. When providers do not give back what they take it will be no better with the second; a shard that one
+/// of them dropped says nothing about the next block.
+#[tokio::test(start_paused = true)]
+async fn a_collection_goes_on_after_one_failure_and_not_when_too_few_give_back() {
+    for (droppers, failed) in [(&[3, 4][..], 1), (&[4], 2)] {
+        let fx = Fixture::start(5).await;
+        let other = Caller { tenant: fx.engine.create_tenant("u").await.unwrap().id, principal: PrincipalId::NIL };
+        fx.engine.create_bucket(&other, "bucket").await.unwrap();
+        let data = random(4 * MIB, 11);
+        for caller in [fx.caller(), other] {
+            for (key, bytes) in [(b"whole", &data[..]), (b"part!", &data[..2 * MIB])] {
+                fx.engine.put_blob(&caller, "bucket", key, PutOptions::default(), body(bytes)).await.unwrap();
+            }
+            fx.settle().await;
+            fx.engine.delete_blob(&caller, "bucket", b"whole", Precondition::None, None).await.unwrap();
+        }
+        fx.settle().await;
+        fx.acknowledge_and_drop(droppers, Duration::ZERO);
+        let report = fx.collect(Asked { max_dead_permille: Some(0), ..NOW }).await;
+        assert_eq!((report.failed_moves, report.moved_bytes), (failed, 0), "{report:?}");
+        let before = fx.block_of(b"part!");
+        assert_eq!(fx.kept(&before), before);
+    }
 }
