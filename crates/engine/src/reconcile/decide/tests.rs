@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use diaspore_block::id::Epoch;
-use diaspore_ledger::IssuedBlock;
+use diaspore_ledger::{IssuedBlock, MemoryMedium};
 
 use super::*;
 use crate::claim::Rank;
 use crate::reconcile::chain::subject;
 use crate::reconcile::position::{Care, Verdict};
 use crate::reconcile::tests::left::Left;
+use crate::reconcile::tests::loss::{RECOVER, lose, onlooker, ranks, written};
+use crate::reconcile::tests::{World, crash};
 
 /// The blocks of sequences 1 to 5 as a replay finds them.
 async fn tail(left: &Left) -> End {
@@ -103,4 +105,43 @@ async fn a_decision_never_passes_its_own_writer_over() {
     assert_eq!((said.last_valid, said.log_size, said.log_root), (Seq(5), tip.log.size(), tip.log.root()));
     assert_eq!((said.passed_over, said.may_have_lost, said.carried), (vec![other], vec![Seq(6)], carried));
     assert_eq!(said.lost_declared.len(), 1);
+}
+
+/// What is weak is written again from its first block on, under the names of who decides, and none of the copies says that it was acknowledged: if the
+/// decision cannot be read, nobody was told so.
+#[tokio::test(start_paused = true)]
+async fn a_weak_tail_is_copied_in_its_order_and_counts_with_the_decision() {
+    let mut world = World::new();
+    written(&mut world, 6).await;
+    // Sequence 7 lies on k domains only, and 8 behind it on all.
+    lose(&world, 0..3, ranks(&world).await[0], 6).await;
+    let engine = world.start(&MemoryMedium::new(), RECOVER).await.unwrap();
+    assert_eq!(engine.status().released_seq, 9);
+    let view = engine.shared().ledger.snapshot().unwrap();
+    let writers = (6..=9).map(|seq| view.commit_block(Seq(seq)).unwrap().unwrap().facts.incarnation == engine.shared().writer.incarnation);
+    assert_eq!(writers.collect::<Vec<_>>(), [false, true, true, true]);
+    drop(view);
+    crash(engine);
+    let (ground, book) = (onlooker(&world), crate::claim::ClaimBook::default());
+    book.survey(&ground, None).await;
+    let [first, second] = book.ranks()[..] else { panic!("two lives") };
+    let read = async |rank: Rank, counter| {
+        let subject = subject(&ground, &book, rank).await.unwrap();
+        let judged = Evidence::nothing().judge(&ground, &subject, Counter(counter), Care::Tail).await.unwrap();
+        let Verdict::Readable(found) = judged else { panic!("{judged:?}") };
+        *found
+    };
+    for (counter, seq, kind) in [(0, 7, BlockKind::Commit), (1, 8, BlockKind::Commit), (2, 9, BlockKind::Decision)] {
+        let found = read(second, counter).await;
+        assert_eq!((found.seq(), found.manifest.position.kind, found.manifest.log.acked_through), (Seq(seq), kind, Seq(6)));
+        assert!(found.domains > 3, "at quorum");
+    }
+    let (copy, original) = (read(second, 1).await, read(first, 7).await);
+    assert_eq!((copy.manifest.log.log_root, copy.manifest.log.log_size), (original.manifest.log.log_root, original.manifest.log.log_size));
+    assert_eq!(copy.records(&ground).unwrap(), original.records(&ground).unwrap());
+    let (writer, decision) = super::super::chain::decision_in(&ground, &read(second, 2).await).unwrap().unwrap();
+    assert_eq!((writer, decision.predecessor, decision.last_valid), (second.1, Some((first.1, first.0)), Seq(8)));
+    assert_eq!(decision.carried, [(Seq(7), Counter(0)), (Seq(8), Counter(1))]);
+    assert_eq!((decision.log_size, decision.log_root), (copy.manifest.log.log_size, copy.manifest.log.log_root));
+    assert!(decision.may_have_lost.is_empty() && decision.passed_over.is_empty());
 }

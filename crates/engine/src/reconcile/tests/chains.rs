@@ -1,7 +1,7 @@
 //! Who ruled when, as the decisions say: for every place where a disk may stand.
 
 use diaspore_block::claim::Claim;
-use diaspore_block::id::{Counter, Epoch, IncarnationId, Seq};
+use diaspore_block::id::{Attempt, Counter, Epoch, IncarnationId, Seq};
 use diaspore_block::name::Names;
 use diaspore_ledger::ChainEntry;
 
@@ -156,6 +156,13 @@ async fn nothing_follows_from_the_silence_of_somebody_unknown() {
     assert_eq!((known.k_floor, known.usual_k, known.window), (2, 3, 7));
     assert_eq!(known.homes.unwrap(), ground.fleet.domains());
     assert_eq!((known.incarnation, unknown.incarnation), (rank.1, rank.1));
+    // Who is not configured any more may hold something all the same.
+    let mut other = world.claim(11, IncarnationId::from_bytes([11; 16]));
+    other.providers[5] = "p9".to_owned();
+    world.place(&other).await;
+    let homes = chain::subject(&ground, &book, other.rank()).await.unwrap().homes.unwrap();
+    assert_eq!(homes.difference(&ground.fleet.domains()).collect::<Vec<_>>(), [&diaspore_policy::FailureDomain::new("p9")]);
+    assert_eq!((homes.len(), ground.fleet.domains().difference(&homes).count()), (6, 1));
     // A disk that was there knows the floor.
     let note = diaspore_ledger::IncarnationNote {
         incarnation: IncarnationId::from_bytes([5; 16]),
@@ -248,6 +255,12 @@ async fn a_decision_that_was_carried_over_is_known_from_its_copy() {
         assert_eq!((chain.ruling, chain.passed_over.len()), (Some(all[2]), 0));
     };
     whole(&found(&world, None).await.unwrap().unwrap());
+    let name = |at: usize| Names::new(&world.keys.name).commit(&format!("p{at}"), all[1].1, Counter(1), Attempt(0));
+    let mut last = Vec::new();
+    for at in 3..6 {
+        let path = object_store::path::Path::from(name(at).as_str());
+        last.push((path.clone(), world.stores[at].get(&path).await.unwrap().bytes().await.unwrap()));
+    }
     for counter in 0..2 {
         lose(&world, 3..6, all[1], counter).await;
     }
@@ -260,6 +273,17 @@ async fn a_decision_that_was_carried_over_is_known_from_its_copy() {
     for beyond in [at(0, 9, 8), at(1, 11, 2)] {
         assert!(found(&world, beyond).await.unwrap_err().message.contains("fork"));
     }
+    // So is where the first copies stand, whoever has to look for one of those.
+    lose(&world, 0..4, all[2], 1).await;
+    for (at, objects) in (3..6).zip(&last) {
+        world.stores[at].put(&objects.0, objects.1.clone().into()).await.unwrap();
+    }
+    let (ground, book, evidence) = (onlooker(&world), ClaimBook::default(), Evidence::nothing());
+    book.survey(&ground, None).await;
+    let chain = chain::find(&ground, &book, &evidence, NOBODY, None).await.unwrap().unwrap();
+    let first = async |seq: u64| older_copy(&ground, &book, &evidence, chain.stretches.last().unwrap(), Seq(seq)).await.unwrap();
+    assert_eq!(first(10).await.map(|copy| (copy.seq(), copy.manifest.position.incarnation)), Some((Seq(10), all[1].1)));
+    assert!(first(9).await.is_none() && first(11).await.is_none());
 }
 
 /// Where the log before it ended is what a disk has to know of who rules. It has that from the decision, once it has applied it; before, in the

@@ -275,7 +275,9 @@ async fn a_recovery_with_too_few_domains_shows_what_it_read_and_a_start_shows_no
     let shown = |mode: Mode, end: &End| {
         let mut ground = ground.clone();
         ground.config.mode = mode;
-        too_few_to_decide(ground, end, &few).unwrap().stage.get()
+        let shared = too_few_to_decide(ground, end, &few).unwrap();
+        assert_eq!(crate::layout::of_commit_blocks(&shared).unwrap_err().kind, ErrorKind::ReadOnly, "nothing is written either way");
+        shared.stage.get()
     };
     assert!(matches!(shown(Mode::Start, &end), Stage::Undetermined(why) if why == "bring back 2 more"));
     assert_eq!(stands(), 1, "the tail waits for a decision");

@@ -54,6 +54,9 @@ async fn a_start_does_not_take_the_whole_journal_into_memory() {
     let mut world = world;
     let engine = world.start(&disk, Mode::Start).await.unwrap();
     let evidence = super::super::evidence(&engine.shared()).unwrap();
+    let applied = engine.shared().ledger.snapshot().unwrap().applied_seq().unwrap().0;
+    let oldest = evidence.held.values().flatten().map(|issued| issued.seq.0).min();
+    assert_eq!(oldest, Some(applied + 1 - super::super::chain::LARGEST_WINDOW), "no more, and no less");
     assert!(evidence.held.len() <= 70 && evidence.released.values().any(|seq| *seq > Seq(100)), "{}", evidence.held.len());
     assert_eq!(count(&engine, &world).await, 100);
 }
