@@ -181,3 +181,20 @@ async fn a_root_says_what_it_covers_and_its_parts_hold_all_of_it() {
     assert_eq!(shared.checkpoints.state().last.as_ref().map(|(block, last)| (*block, last.covers)), Some((reference.block, covers)));
     assert!(view.settled_through().unwrap() >= said.seq);
 }
+
+/// What stands behind the rows of a block follows from its blind: providers must not find two blocks alike by it, nor know it beforehand.
+#[tokio::test(start_paused = true)]
+async fn every_block_of_a_compacted_log_has_a_blind_of_its_own() {
+    let fx = compacted(5).await;
+    let shared = fx.engine.shared();
+    let mut blinds = std::collections::BTreeSet::from([[0; 32]]);
+    let blocks = shared.ledger.snapshot().unwrap().blocks(None, 1000).unwrap();
+    let compacted: Vec<_> = blocks.into_iter().filter(|entry| entry.facts.kind == BlockKind::Compacted).collect();
+    assert!(compacted.len() >= 2, "a part and the root");
+    for entry in compacted {
+        let home = ProviderId::new(&entry.facts.placements[0].provider).unwrap();
+        let seen = crate::shards::look_known(&shared, &entry.facts, &home, crate::shards::Depth::Header).await;
+        let crate::shards::Look::Seen(seen) = seen else { panic!("it is there") };
+        assert!(blinds.insert(seen.header.manifest().blind));
+    }
+}

@@ -113,6 +113,19 @@ async fn what_a_collection_will_do_is_said_before() {
     expected.cost.writes += 5 * inventory::requests(objects as u64 / 5);
     let thorough = Asked { max_dead_permille: Some(0), ..NOW };
     assert_eq!(fx.collect(Asked { dry_run: true, ..thorough }).await, expected);
+    // A bound is about what is dead of all that stays: wholly dead blocks go anyhow.
+    let (mut all, mut dead) = (0, 0);
+    for entry in entries.iter().filter(|entry| entry.facts.kind == BlockKind::Bulk) {
+        if let Some(live) = alive.get(&entry.facts.id) {
+            let held: u64 = entry.facts.sections.iter().map(|section| u64::from(section.plain_len)).sum();
+            (all, dead) = (all + held, dead + held - live);
+        }
+    }
+    assert!(all > dead && dead > 0 && dead * 1000 % all != 0);
+    for (most, emptied) in [(dead * 1000 / all, expected.sparse_blocks.min(1)), (dead * 1000 / all + 1, 0)] {
+        let asked = Asked { max_dead_permille: Some(most), dry_run: true, ..NOW };
+        assert_eq!(fx.collect(asked).await.sparse_blocks, emptied, "{dead} of {all} are dead, {most} in a thousand may be");
+    }
     let moving: u64 = entries
         .iter()
         .filter_map(|entry| {

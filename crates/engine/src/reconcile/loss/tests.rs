@@ -46,7 +46,7 @@ fn every_other_list_has_another_token() {
     };
     let same = of(&|_| ());
     assert_eq!((same.clone(), same.len()), (of(&|_| ()), 4 * 4 + 3));
-    let changes: [&dyn Fn(&mut Loss); 16] = [
+    let changes: [&dyn Fn(&mut Loss); 17] = [
         &|loss| loss.kept_through = 4,
         &|loss| loss.log_size = 8,
         &|loss| loss.log_root = "ab".to_owned(),
@@ -62,6 +62,7 @@ fn every_other_list_has_another_token() {
         &|loss| (loss.incarnations, loss.silent) = (Vec::new(), vec!["one".to_owned(), "two".to_owned()]),
         &|loss| (loss.silent, loss.declared) = (Vec::new(), vec!["two".to_owned(), "three".to_owned()]),
         &|loss| loss.silent = vec!["tw".to_owned(), "o".to_owned()],
+        &|loss| loss.silent.iter_mut().for_each(|domain| *domain = domain.to_uppercase()),
         &|loss| loss.declared.clear(),
         &|loss| loss.declared = vec!["threeandmore".to_owned()],
     ];
