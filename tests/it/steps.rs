@@ -35,3 +35,8 @@ fn whatever_step_a_checkpoint_dies_at_a_recovery_begins_from_what_counts() {
 fn whatever_step_a_change_of_the_master_key_dies_at_one_key_opens_all_and_in_the_end_only_the_new_one() {
     tell(&[Story::Rotate]);
 }
+
+#[test]
+fn whatever_step_the_leaving_of_an_account_dies_at_the_same_command_ends_it() {
+    tell(&[Story::Leave]);
+}

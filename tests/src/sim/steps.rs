@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diaspore_engine::api::{Caller, ErrorKind, Precondition};
-use diaspore_engine::{CollectAsked, Engine};
+use diaspore_engine::{CollectAsked, Engine, Errand, EvacuateAsked, Relocated};
 use diaspore_ledger::MemoryMedium;
 use diaspore_testkit::{Fault, Misbehaviour, Tripwire};
 
@@ -44,6 +44,8 @@ pub enum Story {
     Checkpoint,
     /// Another master key.
     Rotate,
+    /// One of seven accounts is left for the other six.
+    Leave,
 }
 
 impl Story {
@@ -74,10 +76,10 @@ struct Telling {
 impl Telling {
     /// Tells it once; true when the process outlived it.
     async fn begin(story: Story, step: u64) -> Result<bool, Violation> {
-        let mut world = Deployment::new(7, 6, "quickstart")?;
+        let mut world = Deployment::new(7, if story == Story::Leave { 7 } else { 6 }, "quickstart")?;
         let latency = Fault::always(Misbehaviour::Latency { fixed: Duration::from_millis(1), jitter: Duration::from_millis(3) });
         world.stores.iter().for_each(|store| store.set_faults(latency.into()));
-        if story == Story::Rotate {
+        if matches!(story, Story::Rotate | Story::Leave) {
             world.seal_keys();
         }
         let tripwire = Tripwire::default();
@@ -94,7 +96,7 @@ impl Telling {
         telling.prepare(story).await?;
         let alive = telling.tell(story, step, &tripwire).await?;
         telling.world.set_tripwire(None);
-        telling.judge().await?;
+        telling.judge(story).await?;
         Ok(alive)
     }
 
@@ -143,7 +145,7 @@ impl Telling {
                     self.engine()?.checkpoint_log().await.map_err(broken)?;
                 }
             }
-            Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown | Story::Rotate => (),
+            Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete | Story::Shutdown | Story::Rotate | Story::Leave => (),
         }
         Ok(())
     }
@@ -180,6 +182,7 @@ impl Telling {
                     Story::Checkpoint => drop(living(world)?.checkpoint_log().await.map_err(broken)?),
                     Story::Repair => scrub(&living(world)?).await?,
                     Story::Rotate => world.rotate().await.map_err(broken)?,
+                    Story::Leave => leave(world).await?,
                     Story::SmallPut | Story::LargePut | Story::Overwrite | Story::Delete => (),
                 }
                 living(world)?.settle_wait(Duration::from_mins(1)).await.map_err(broken)?;
@@ -244,9 +247,13 @@ impl Telling {
 
     /// Starts again and looks at everything; collects, repairs and looks again; then loses the disk and two providers, and looks once
     /// more.
-    async fn judge(&mut self) -> Result<(), Violation> {
+    async fn judge(&mut self, story: Story) -> Result<(), Violation> {
         self.revive().await?;
         self.settle().await?;
+        if story == Story::Leave {
+            // The same command ends what was begun, whatever was done of it.
+            leave(&self.world).await?;
+        }
         collect(&self.engine()?).await?;
         scrub(&self.engine()?).await?;
         self.settle().await?;
@@ -293,6 +300,19 @@ fn living(world: &Deployment) -> Result<Engine, Violation> {
 async fn collect(engine: &Engine) -> Result<(), Violation> {
     let asked = CollectAsked { now: true, max_dead_permille: Some(50), dry_run: false };
     engine.collect(asked).await.map(drop).map_err(|error| Violation(format!("the collection ended early: {error}")))
+}
+
+/// Leaves the first account, up to the certificate that nothing is left there.
+async fn leave(world: &Deployment) -> Result<(), Violation> {
+    // What the process does at a start.
+    world.spread_keyring().await.map_err(broken)?;
+    let provider = world.stores.first().map(|store| store.name().to_owned()).unwrap_or_default();
+    let errand = Errand::Evacuate(EvacuateAsked { provider, dead: false, dry_run: false, most: None });
+    match living(world)?.relocate(errand).await {
+        Ok(Relocated::Evacuated(done)) if done.certified && done.remaining == 0 => Ok(()),
+        Ok(other) => Err(Violation(format!("the account is not left: {other:?}"))),
+        Err(error) => Err(Violation(format!("leaving ended early: {error}"))),
+    }
 }
 
 /// Looks at every shard and waits until what is missing was made again.
