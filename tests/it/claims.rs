@@ -57,9 +57,9 @@ fn two_hundred_starts_leave_few_claims() {
 }
 
 /// Accounts that take one write and refuse the next: a start claims again for those that took its claim when the layout it named cannot be
-/// served by them, and no third time.
+/// served by them.
 #[test]
-fn accounts_that_flap_get_two_claims_of_a_start() {
+fn a_start_claims_again_for_those_who_took_its_claim() {
     on_paused_clock(async {
         let (mut world, caller) = deployment_under("low-overhead", 3).await;
         put(&engine(&world), &caller, "key", "text").await.unwrap();

@@ -3,6 +3,7 @@
 mod answers;
 mod disk;
 pub(crate) mod fixture;
+pub(crate) mod one_block;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -6,57 +6,10 @@ use bytes::Bytes;
 use diaspore_ledger::BlockEntry;
 
 use super::*;
-use crate::coded::address_of;
+use crate::blob::tests::one_block::One;
 use crate::relocate::mover::{Placed, Stay, place, record, shard_at};
-use crate::shared::Shared;
-
-/// A block of data that lies at five of so many accounts.
-struct One {
-    fx: Fixture,
-    shared: Arc<Shared>,
-    entry: BlockEntry,
-    /// Who has it, by shard.
-    homes: Vec<ProviderId>,
-    /// Who has nothing of it.
-    free: Vec<ProviderId>,
-}
 
 impl One {
-    async fn at(providers: usize) -> Self {
-        let fx = Fixture::start(providers).await;
-        fx.put(b"one", &random(2 * MIB, 1)).await.unwrap();
-        fx.settle().await;
-        let shared = fx.engine.shared();
-        let blocks = shared.ledger.snapshot().unwrap().blocks(None, 100).unwrap();
-        let entry = blocks.into_iter().find(|entry| entry.facts.kind == BlockKind::Bulk).unwrap();
-        let mut placements = entry.facts.placements.clone();
-        placements.sort_by_key(|place| place.shard);
-        let homes: Vec<_> = placements.iter().map(|place| ProviderId::new(&place.provider).unwrap()).collect();
-        let ids = shared.fleet.providers().iter().map(|spec| spec.id.clone());
-        let free = ids.filter(|id| !homes.contains(id)).collect();
-        Self { fx, shared, entry, homes, free }
-    }
-
-    fn store(&self, at: &ProviderId) -> &HostileStore {
-        self.fx.stores.iter().find(|store| store.name() == at.as_str()).unwrap()
-    }
-
-    fn name(&self, at: &ProviderId) -> String {
-        self.shared.names.shard(&address_of(&self.entry.facts, at.as_str())).as_str().to_owned()
-    }
-
-    fn shows(&self, at: &ProviderId) -> Option<Bytes> {
-        self.store(at).peek(&self.name(at))
-    }
-
-    fn show(&self, at: &ProviderId, bytes: Option<Bytes>) {
-        self.store(at).tamper(&self.name(at), bytes);
-    }
-
-    fn asked(&self, op: Op) -> u64 {
-        self.fx.stores.iter().map(|store| store.requests(op)).sum()
-    }
-
     async fn move_from(&self, from: &ProviderId) -> Result<Placed, Stay> {
         place(&self.shared, &self.entry, from, None, false).await
     }

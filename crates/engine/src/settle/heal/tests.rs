@@ -5,70 +5,29 @@ mod places;
 use bytes::Bytes;
 use diaspore_block::block;
 use diaspore_block::id::{BlockId, PrincipalId};
-use diaspore_block::manifest::{BlockKind, BlockPosition, LogState};
-use diaspore_ledger::{BlockEntry, ShardCheck};
-use diaspore_testkit::{Fault, FaultPlan, HostileStore, Misbehaviour, Op};
+use diaspore_block::manifest::{BlockPosition, LogState};
+use diaspore_ledger::ShardCheck;
+use diaspore_testkit::{Fault, FaultPlan, Misbehaviour, Op};
 
 use super::*;
 use crate::api::Precondition;
-use crate::blob::tests::fixture::{Fixture, random};
+use crate::blob::tests::fixture::random;
+use crate::blob::tests::one_block::One;
 use crate::coded::Coded;
 use crate::collect;
 use crate::modes;
-use crate::settle::Claim;
-
-/// A settled block of data at five of so many accounts, which nobody else works on.
-struct One {
-    fx: Fixture,
-    shared: Arc<Shared>,
-    entry: BlockEntry,
-    /// Who has it, by shard.
-    homes: Vec<ProviderId>,
-    /// Who has nothing of it.
-    free: Vec<ProviderId>,
-    claim: Option<Claim>,
-}
 
 impl One {
-    async fn at(providers: usize) -> Self {
-        let fx = Fixture::start(providers).await;
-        fx.put(b"one", &random(2 << 20, 1)).await.unwrap();
-        fx.settle().await;
-        let shared = fx.engine.shared();
-        let blocks = shared.ledger.snapshot().unwrap().blocks(None, 100).unwrap();
-        let entry = blocks.into_iter().find(|entry| entry.facts.kind == BlockKind::Bulk).unwrap();
-        let mut placements = entry.facts.placements.clone();
-        placements.sort_by_key(|place| place.shard);
-        let homes: Vec<_> = placements.iter().map(|place| ProviderId::new(&place.provider).unwrap()).collect();
-        let ids = shared.fleet.providers().iter().map(|spec| spec.id.clone());
-        let free = ids.filter(|id| !homes.contains(id)).collect();
-        let claim = shared.settlement.claim(entry.facts.id);
-        assert!(claim.is_some());
-        Self { fx, shared, entry, homes, free, claim }
+    /// One that nobody else works on.
+    async fn held(providers: usize) -> Self {
+        let mut one = Self::at(providers).await;
+        one.claim = one.shared.settlement.claim(one.id());
+        assert!(one.claim.is_some());
+        one
     }
 
     fn id(&self) -> BlockId {
         self.entry.facts.id
-    }
-
-    fn store(&self, at: &ProviderId) -> &HostileStore {
-        self.fx.stores.iter().find(|store| store.name() == at.as_str()).unwrap()
-    }
-
-    fn name(&self, at: &ProviderId) -> String {
-        self.shared.names.shard(&address_of(&self.entry.facts, at.as_str())).as_str().to_owned()
-    }
-
-    fn shows(&self, at: &ProviderId) -> Option<Bytes> {
-        self.store(at).peek(&self.name(at))
-    }
-
-    fn show(&self, at: &ProviderId, bytes: Option<Bytes>) {
-        self.store(at).tamper(&self.name(at), bytes);
-    }
-
-    fn asked(&self, op: Op) -> u64 {
-        self.fx.stores.iter().map(|store| store.requests(op)).sum()
     }
 
     /// Fails such requests.
@@ -148,7 +107,7 @@ impl One {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_shard_is_made_again_in_its_own_place() {
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     let (home, size) = (&one.homes[2], one.shows(&one.homes[2]).unwrap().len());
     let open = one.without(&[2]);
     let puts = one.asked(Op::Put);
@@ -165,7 +124,7 @@ async fn a_lost_shard_is_made_again_in_its_own_place() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_an_account_that_is_not_well_goes_elsewhere_and_if_there_is_no_place_there_all_the_same() {
     for providers in [6, 5] {
-        let one = One::at(providers).await;
+        let one = One::held(providers).await;
         let open = one.without(&[2]);
         one.shared.fleet.report_lie(&one.homes[2], "a test");
         one.heal(&open).await.0.unwrap();
@@ -176,7 +135,7 @@ async fn a_shard_of_an_account_that_is_not_well_goes_elsewhere_and_if_there_is_n
 /// Whoever kept verified bytes of a shard keeps none of what lies elsewhere now.
 #[tokio::test(start_paused = true)]
 async fn what_was_verified_of_a_shard_was_verified_where_it_lay() {
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     scrub::note(&one.shared, &one.entry.facts, &[(2, one.homes[2].clone(), Seen::Good)], true);
     assert!(one.check(2).verified.is_some());
     let mut open = one.without(&[2]);
@@ -196,7 +155,7 @@ async fn what_was_verified_of_a_shard_was_verified_where_it_lay() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_there_after_all_is_not_made_again() {
     for (seen, verified) in [(Seen::Wrong, true), (Seen::Missing, false)] {
-        let one = One::at(6).await;
+        let one = One::held(6).await;
         let mut open = one.whole();
         open.stored.remove(&2);
         open.damage.insert(2, (one.homes[2].clone(), seen));
@@ -209,7 +168,7 @@ async fn a_shard_that_is_there_after_all_is_not_made_again() {
 
 #[tokio::test(start_paused = true)]
 async fn everybody_who_is_not_known_to_hold_a_shard_is_asked_and_nobody_else() {
-    let one = One::at(7).await;
+    let one = One::held(7).await;
     let (found, surplus) = (one.object(4, &one.homes[0]).await, one.object(4, &one.free[0]).await);
     let mut open = one.without(&[0, 1, 2, 3]);
     open.stored.remove(&4);
@@ -233,7 +192,7 @@ async fn everybody_who_is_not_known_to_hold_a_shard_is_asked_and_nobody_else() {
     let seen = [0, 1, 2, 3].map(|shard| one.check(shard).state);
     assert_eq!(seen[1..], [Seen::Wrong, Seen::Wrong, Seen::Silent].map(Seen::to_u8));
     // Who is gone for good is not waited for.
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     modes::set(&one.shared, PrincipalId::NIL, &one.free[0], ProviderMode::Dead, "a test").await.unwrap();
     one.store(&one.free[0]).set_faults(FaultPlan::down());
     let gets = one.asked(Op::Get);
@@ -244,7 +203,7 @@ async fn everybody_who_is_not_known_to_hold_a_shard_is_asked_and_nobody_else() {
 /// It acknowledged, and shows another shard, another block, or nothing: what it says is worth nothing for a while.
 #[tokio::test(start_paused = true)]
 async fn a_repaired_shard_counts_once_its_very_header_was_read_back() {
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     let (home, source) = (&one.homes[2], one.source().await);
     let other = one.object(3, home).await;
     let open = one.without(&[2]);
@@ -273,7 +232,7 @@ async fn a_repaired_shard_counts_once_its_very_header_was_read_back() {
 /// An acknowledgement of a block that never was whole is one as any other.
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_an_unsettled_block_counts_when_it_is_acknowledged() {
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     let source = one.source().await;
     let mut open = one.without(&[2]);
     open.repair = false;
@@ -294,7 +253,7 @@ async fn a_shard_of_an_unsettled_block_counts_when_it_is_acknowledged() {
 /// Whoever deletes its shards waits for those who were at work, and for none that comes later.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_put_of_a_block_that_was_condemned_while_it_was_read() {
-    let mut one = One::at(6).await;
+    let mut one = One::held(6).await;
     let source = one.source().await;
     let open = one.without(&[2]);
     one.fx.delete(b"one", Precondition::None, None).await.unwrap();
@@ -312,7 +271,7 @@ async fn nothing_is_put_of_a_block_that_was_condemned_while_it_was_read() {
 
 #[tokio::test(start_paused = true)]
 async fn from_fewer_than_k_shards_nothing_is_made_and_one_failure_holds_up_no_other() {
-    let one = One::at(5).await;
+    let one = One::held(5).await;
     let open = one.without(&[0, 1]);
     let (refusing, well) = (&one.homes[0], &one.homes[1]);
     one.fails(refusing, &[Op::Put]);
@@ -329,7 +288,7 @@ async fn from_fewer_than_k_shards_nothing_is_made_and_one_failure_holds_up_no_ot
 /// Two accounts show the same shard, which are two of k for nothing; and who turns out not to have its shard is registered.
 #[tokio::test(start_paused = true)]
 async fn what_shards_are_made_from_are_k_different_ones() {
-    let one = One::at(6).await;
+    let one = One::held(6).await;
     let twice = one.object(0, &one.free[0]).await;
     one.show(&one.free[0], Some(twice));
     one.show(&one.homes[1], None);

@@ -7,7 +7,7 @@ use super::*;
 /// where it was tried for another.
 #[tokio::test(start_paused = true)]
 async fn the_home_of_another_shard_is_the_last_resort_of_a_block_that_never_was_whole() {
-    let one = One::at(7).await;
+    let one = One::held(7).await;
     let (home, gone, [spare, silent]) = (&one.homes[0], &one.homes[1], [&one.free[0], &one.free[1]]);
     let moved = one.object(0, spare).await;
     one.show(spare, Some(moved));
@@ -49,7 +49,7 @@ async fn the_home_of_another_shard_is_the_last_resort_of_a_block_that_never_was_
 /// There are as many accounts as shards, and one shows a shard that lies elsewhere too.
 #[tokio::test(start_paused = true)]
 async fn a_shard_too_many_is_overwritten_after_several_vain_tries_only() {
-    let one = One::at(5).await;
+    let one = One::held(5).await;
     let (place, surplus) = (&one.homes[1], one.object(0, &one.homes[1]).await);
     let mut open = one.without(&[1]);
     open.repair = false;
@@ -68,7 +68,7 @@ async fn a_shard_too_many_is_overwritten_after_several_vain_tries_only() {
 /// Somebody else writes under our names: that is for people to look into. Bytes that are nothing give way.
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_another_block_is_never_overwritten() {
-    let one = One::at(5).await;
+    let one = One::held(5).await;
     let (place, foreign) = (&one.homes[2], one.foreign(2, &one.homes[2]));
     let mut open = one.without(&[2]);
     open.failures = DESPERATE;
@@ -88,7 +88,7 @@ async fn a_shard_of_another_block_is_never_overwritten() {
 /// nothing of a block that would not survive it.
 #[tokio::test(start_paused = true)]
 async fn a_shard_for_which_there_is_no_domain_any_more_is_lost_with_a_dead_account() {
-    let one = One::at(5).await;
+    let one = One::held(5).await;
     let mut open = one.without(&[3]);
     open.repair = false;
     let homes = |open: &Open| open.stored.iter().map(|(shard, home)| (*shard, home.clone())).collect::<Vec<_>>();
